@@ -1,0 +1,82 @@
+//! The programs that the tests call.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::{Outcome, run};
+
+struct Tool {
+    program: &'static str,
+    /// With this argument the program succeeds where it is installed.
+    probe: &'static str,
+    debian: &'static str,
+}
+
+/// All of them, said once.
+const TOOLS: &[Tool] = &[
+    tool("git", "--version", "git"),
+    tool("tar", "--version", "tar"),
+    tool("openssl", "version", "openssl"),
+    tool("curl", "--version", "curl"),
+    tool("python3", "--version", "python3"),
+    tool("node", "--version", "nodejs"),
+];
+
+const fn tool(program: &'static str, probe: &'static str, debian: &'static str) -> Tool {
+    Tool { program, probe, debian }
+}
+
+/// Finds the tools; installs those that are missing if this is Debian and we are root, else says
+/// how to.
+pub(crate) fn tools() -> Outcome {
+    let missing: Vec<&str> = missing(TOOLS);
+    if missing.is_empty() {
+        println!("all {} found", TOOLS.len());
+        return Ok(());
+    }
+    let mut install = Command::new("apt-get");
+    install
+        .args(["install", "-y", "--no-install-recommends"])
+        .args(&missing);
+    let debian = Path::new("/etc/debian_version").exists();
+    let root = run::output(Command::new("id").arg("-u"))?.trim() == "0";
+    if !(debian && root) {
+        return Err(match debian {
+            true => format!("tools are missing; run: sudo {}", run::line(&install)),
+            false => format!(
+                "tools are missing, by the names of their Debian packages: {}",
+                missing.join(" ")
+            ),
+        });
+    }
+    run::run(
+        Command::new("apt-get")
+            .args(["update", "-q"])
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )?;
+    run::run(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
+    match self::missing(TOOLS).as_slice() {
+        [] => Ok(()),
+        still => Err(format!("installed, but still not usable: {}", still.join(" "))),
+    }
+}
+
+fn missing(tools: &[Tool]) -> Vec<&'static str> {
+    let absent = |tool: &&Tool| !run::works(Command::new(tool.program).arg(tool.probe));
+    tools.iter().filter(absent).map(|tool| tool.debian).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_run_is_missing() {
+        let tools = [
+            tool("true", "", "here"),
+            tool("false", "", "broken"),
+            tool("xtask-has-no-such-program", "", "absent"),
+        ];
+        assert_eq!(missing(&tools), ["broken", "absent"]);
+    }
+}
