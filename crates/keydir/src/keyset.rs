@@ -22,7 +22,9 @@ pub struct KeySet<V: View> {
     pub(crate) generation: u64,
     pub(crate) publication: Option<Arc<str>>,
     pub(crate) problems: Vec<Problem>,
-    /// The content at which the whole was combined, and when it is to be combined again.
+    /// The moment for which it was made.
+    pub(crate) as_of: SystemTime,
+    /// When time alone changes something next.
     pub(crate) next: Option<SystemTime>,
 }
 
@@ -107,6 +109,11 @@ impl<V: View> KeySet<V> {
     /// What is wrong with the directory for this use.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// Whether time alone may have changed something: it has passed, or the clock was set back.
+    pub(crate) fn is_due(&self, now: SystemTime) -> bool {
+        now < self.as_of || self.next.is_some_and(|next| next <= now)
     }
 
     /// Whether nobody could tell this set from `other`.

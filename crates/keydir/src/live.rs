@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -62,17 +62,18 @@ pub(crate) struct Set<V: View> {
     view: V,
     current: Arc<ArcSwap<KeySet<V>>>,
     changed: Event,
+    /// Locked for the whole of a check, which may hang in a view: nobody else waits for it.
     inner: Mutex<Inner<V>>,
+    /// Why nothing is served yet, until something is.
+    start: Mutex<Result<(), StartError>>,
+    /// Of keys that may still be used, in the set or not any more.
+    census: Mutex<Vec<(RevisionId, Weak<Census>)>>,
     allow_empty: bool,
 }
 
 struct Inner<V: View> {
     state: State<V::Item>,
     keys: Keys<V>,
-    /// Why nothing is served yet, until something is.
-    start: Result<(), StartError>,
-    /// Of keys that may still be used, in the set or not any more.
-    census: Vec<(RevisionId, Weak<Census>)>,
     empty: Arc<V::Whole>,
 }
 
@@ -90,13 +91,12 @@ impl<V: View> Set<V> {
             generation: 0,
             publication: None,
             problems: Vec::new(),
+            as_of: now,
             next: None,
         };
         let inner = Inner {
             state: State::default(),
             keys: HashMap::new(),
-            start: Err(StartError::Unreadable),
-            census: Vec::new(),
             empty,
         };
         Ok(Self {
@@ -104,13 +104,15 @@ impl<V: View> Set<V> {
             current: Arc::new(ArcSwap::from_pointee(set)),
             changed: Event::new(),
             inner: Mutex::new(inner),
+            start: Mutex::new(Err(StartError::Unreadable)),
+            census: Mutex::default(),
             allow_empty,
         })
     }
 
     /// Whether there is something to serve; if not, why.
     pub(crate) fn started(&self) -> Result<(), StartError> {
-        self.lock().start.clone()
+        lock(&self.start).clone()
     }
 
     pub(crate) fn view(&self) -> &V {
@@ -124,10 +126,10 @@ impl<V: View> Set<V> {
     pub(crate) fn changed(&self) -> &Event {
         &self.changed
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner<V>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<V: View> Slot for Set<V> {
@@ -140,7 +142,7 @@ impl<V: View> Slot for Set<V> {
     }
 
     fn is_due(&self, now: SystemTime) -> bool {
-        self.next().is_some_and(|next| next <= now)
+        self.current.load().is_due(now)
     }
 
     fn next(&self) -> Option<SystemTime> {
@@ -148,7 +150,8 @@ impl<V: View> Slot for Set<V> {
     }
 
     fn check(&self, check: &Check<'_>) {
-        let inner = &mut *self.lock();
+        let inner = &mut *lock(&self.inner);
+        let started = self.started().is_ok();
         let last_set = self.current.load_full();
         let (input, generation, id) = match check.found {
             Found::Publication {
@@ -161,7 +164,7 @@ impl<V: View> Slot for Set<V> {
                 (input, generation, publication.id.as_deref().map(Arc::from))
             }
             Found::Unchanged => {
-                if inner.start.is_err() {
+                if !started {
                     return;
                 }
                 let offers = std::mem::take(&mut inner.state.offers);
@@ -170,31 +173,30 @@ impl<V: View> Slot for Set<V> {
             Found::Fault => (Input::Unreadable, last_set.generation, last_set.publication.clone()),
         };
         let readable = !matches!(input, Input::Unreadable);
-        let started = inner.start.is_ok();
         let state = std::mem::take(&mut inner.state);
         let outcome = reconcile::reconcile(self.view.usage(), state, input, check.now);
         if !started && !self.allow_empty {
-            inner.start = if readable {
+            let start = if readable {
                 self.may_start(&outcome, check.now)
             } else {
                 Err(StartError::Unreadable)
             };
-            if inner.start.is_err() {
+            if start.is_err() {
+                *lock(&self.start) = start;
                 return;
             }
         }
-        inner.start = Ok(());
         self.swap(inner, &last_set, outcome, generation, id, check);
+        *lock(&self.start) = Ok(());
     }
 
     fn report(&self) -> SetReport {
-        let inner = self.lock();
         let set = self.current.load();
         let mut revisions: BTreeMap<RevisionId, RevisionReport> = BTreeMap::new();
         for (key, state) in set.keys.iter().zip(&set.states) {
             revisions.insert(key.id().clone(), RevisionReport::new(state, key.pieces()));
         }
-        for (id, census) in &inner.census {
+        for (id, census) in &*lock(&self.census) {
             if let Some(census) = census.upgrade() {
                 let revision = revisions.entry(id.clone()).or_default();
                 revision.uses += census.uses();
@@ -303,6 +305,7 @@ impl<V: View> Set<V> {
             generation,
             publication,
             problems,
+            as_of: check.now,
             next,
         };
         inner.state = state;
@@ -310,7 +313,7 @@ impl<V: View> Set<V> {
         if set.looks_like(last) {
             let mut set = set;
             // Nobody can tell, but the next moment may be another.
-            if set.next != last.next {
+            if set.next != last.next || set.as_of < last.as_of {
                 set.whole = Arc::clone(&last.whole);
                 self.current.store(Arc::new(set));
             }
@@ -350,7 +353,7 @@ impl<V: View> Set<V> {
     }
 
     /// Raises the signals of what ended, after the swap.
-    fn tell(&self, inner: &mut Inner<V>, old: &Keys<V>, primary: Option<u64>, events: &[reconcile::Event]) {
+    fn tell(&self, inner: &Inner<V>, old: &Keys<V>, primary: Option<u64>, events: &[reconcile::Event]) {
         let heirs: HashSet<_> = inner.keys.values().map(|key| Arc::as_ptr(&key.revoked)).collect();
         let replaced: HashSet<_> = events
             .iter()
@@ -368,15 +371,16 @@ impl<V: View> Set<V> {
                 key.superseded.raise();
             }
         }
+        let mut census = lock(&self.census);
         for (derivation, key) in &inner.keys {
             if primary != Some(*derivation) {
                 key.superseded.raise();
             }
             if !old.get(derivation).is_some_and(|old| Arc::ptr_eq(old, key)) {
-                inner.census.push((key.id().clone(), Arc::downgrade(&key.census)));
+                census.push((key.id().clone(), Arc::downgrade(&key.census)));
             }
         }
-        inner.census.retain(|(_, census)| census.strong_count() > 0);
+        census.retain(|(_, census)| census.strong_count() > 0);
     }
 
     /// What is derived from all; the last one, if nothing that went into it has changed.
@@ -388,8 +392,7 @@ impl<V: View> Set<V> {
     ) -> Result<Arc<V::Whole>, Broken> {
         let items = in_force.iter().map(|(_, entry)| Arc::as_ptr(&entry.made.item));
         let last_items = last.keys.iter().map(|key| Arc::as_ptr(key.item()));
-        let dated = last.next.is_some_and(|next| next <= now);
-        if !dated && last.generation > 0 && items.eq(last_items) {
+        if !last.is_due(now) && last.generation > 0 && items.eq(last_items) {
             return Ok(Arc::clone(&last.whole));
         }
         let keys: Vec<_> = in_force.iter().map(|(id, entry)| (*id, &entry.made.item)).collect();

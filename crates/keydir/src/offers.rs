@@ -39,6 +39,18 @@ pub(crate) struct Made<T> {
     pub(crate) pieces: Vec<Piece>,
 }
 
+#[cfg(test)]
+impl<T> Made<T> {
+    pub(crate) fn for_tests(content: Fingerprint, item: T, pieces: Vec<Piece>) -> Self {
+        Self {
+            content,
+            whole: content,
+            item: Arc::new(item),
+            pieces,
+        }
+    }
+}
+
 pub(crate) fn offers<V: View>(view: &V, publication: &Publication, last: &Offers<V::Item>) -> Offers<V::Item> {
     let usage = view.usage();
     publication

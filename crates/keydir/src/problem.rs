@@ -21,6 +21,9 @@ pub struct Problem {
     pub severity: Severity,
     /// A short, stable name, such as `stray` or `unusable`.
     pub code: &'static str,
+    /// Why, where a code alone says too little: of an unusable revision `key-mismatch`, `not-a-ca` and the like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<&'static str>,
     /// The file name or revision id that it is about; the use's name where it is about the whole.
     pub subject: String,
     /// What is the case.
@@ -35,16 +38,33 @@ impl Problem {
         Self {
             severity,
             code,
+            cause: None,
             subject: subject.into(),
             message: message.into(),
             advice,
         }
     }
+
+    /// The short name of the reason.
+    pub(crate) fn because(mut self, cause: &'static str) -> Self {
+        self.cause = Some(cause);
+        self
+    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({}): {}", self.subject, self.message, self.code, self.advice)
+        let Self {
+            subject,
+            message,
+            code,
+            advice,
+            ..
+        } = self;
+        match self.cause {
+            Some(cause) => write!(f, "{subject}: {message} ({code}, {cause}): {advice}"),
+            None => write!(f, "{subject}: {message} ({code}): {advice}"),
+        }
     }
 }
 

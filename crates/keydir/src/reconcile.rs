@@ -473,7 +473,7 @@ impl<T> Check<'_, T> {
                 offer.candidate || self.state.in_force.contains_key(id) && offer.named,
                 &offer.made,
             ) {
-                problems.push(Problem::new("unusable", id.as_str(), unusable.to_string()));
+                problems.push(Problem::new("unusable", id.as_str(), unusable.to_string()).because(unusable.code));
             }
         }
         for (id, entry) in &self.state.in_force {
@@ -586,3 +586,6 @@ fn may_replace<T>(old: &Made<T>, new: &Made<T>, now: SystemTime) -> Result<(), &
         Err("its new content has expired, and the old has not")
     }
 }
+
+#[cfg(test)]
+mod tests;

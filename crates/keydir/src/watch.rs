@@ -3,9 +3,11 @@
 //! It may be absent, exhausted or blind; polling backs it up, so that nothing here is ever fatal.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
@@ -34,9 +36,13 @@ struct Request {
 #[derive(Default)]
 struct Table {
     by_task: HashMap<u64, Vec<Interest>>,
+    by_dir: HashMap<PathBuf, Vec<(u64, Option<OsString>)>>,
+    /// What the notifier watches, by device and inode.
     watched: BTreeMap<PathBuf, (u64, u64)>,
-    by_dir: HashMap<PathBuf, Vec<(u64, Option<std::ffi::OsString>)>>,
 }
+
+/// How long to wait before what could not be watched is tried again.
+const RETRY: Duration = Duration::from_secs(60);
 
 impl Watch {
     pub(crate) fn start(handler: Handler) -> std::io::Result<Self> {
@@ -57,26 +63,45 @@ impl Watch {
 fn serve(inbox: &Receiver<Request>, handler: &Handler) {
     let table = Arc::new(Mutex::new(Table::default()));
     let mut notifier: Option<RecommendedWatcher> = None;
-    while let Ok(request) = inbox.recv() {
+    let mut complete = true;
+    loop {
+        let request = match complete {
+            true => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            false => inbox.recv_timeout(RETRY),
+        };
+        match request {
+            Ok(request) => lock(&table).change(request),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
         if notifier.is_none() {
             notifier = start_notifier(&table, handler);
         }
-        let (add, remove) = lock(&table).change(request);
-        let Some(notifier) = &mut notifier else {
-            lock(&table).watched.clear();
-            continue;
-        };
-        for dir in remove {
-            // It fails for what is gone already.
-            let _ = notifier.unwatch(&dir);
-        }
-        for dir in add {
-            if let Err(error) = notifier.watch(&dir, RecursiveMode::NonRecursive) {
-                tracing::warn!(directory = %dir.display(), %error, "cannot be watched; it is polled");
-                lock(&table).watched.remove(&dir);
-            }
+        complete = notifier
+            .as_mut()
+            .is_some_and(|notifier| bring_in_line(notifier, &table));
+    }
+}
+
+/// Has exactly what is wanted watched; false if something could not be.
+fn bring_in_line(notifier: &mut RecommendedWatcher, table: &Mutex<Table>) -> bool {
+    let (add, remove) = lock(table).differences();
+    for dir in remove {
+        // It fails for what is gone already.
+        let _ = notifier.unwatch(&dir);
+        lock(table).watched.remove(&dir);
+    }
+    let mut complete = true;
+    for (dir, identity) in add {
+        // Said before it is watched: an event that takes it away again must not come too early.
+        lock(table).watched.insert(dir.clone(), identity);
+        if let Err(error) = notifier.watch(&dir, RecursiveMode::NonRecursive) {
+            tracing::warn!(directory = %dir.display(), %error, "cannot be watched; it is polled");
+            lock(table).watched.remove(&dir);
+            complete = false;
         }
     }
+    complete
 }
 
 fn start_notifier(table: &Arc<Mutex<Table>>, handler: &Handler) -> Option<RecommendedWatcher> {
@@ -117,8 +142,7 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
 }
 
 impl Table {
-    /// Takes up a request; which directories are to be watched and no longer watched for it.
-    fn change(&mut self, request: Request) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    fn change(&mut self, request: Request) {
         let before = match request.interests.is_empty() {
             true => self.by_task.remove(&request.task),
             false => self.by_task.insert(request.task, request.interests.clone()),
@@ -128,26 +152,24 @@ impl Table {
                 wanted.retain(|(task, _)| *task != request.task);
             }
         }
-        let mut add = Vec::new();
         for interest in request.interests {
-            if self.watched.get(&interest.dir) != Some(&interest.identity) {
-                self.watched.insert(interest.dir.clone(), interest.identity);
-                add.push(interest.dir.clone());
-            }
             self.by_dir
                 .entry(interest.dir)
                 .or_default()
                 .push((request.task, interest.name));
         }
         self.by_dir.retain(|_, wanted| !wanted.is_empty());
-        let remove: Vec<PathBuf> = self
-            .watched
-            .keys()
-            .filter(|dir| !self.by_dir.contains_key(*dir))
-            .cloned()
+    }
+
+    /// What is to be watched, and what no longer.
+    fn differences(&self) -> (Vec<(PathBuf, (u64, u64))>, Vec<PathBuf>) {
+        let wanted = self.by_task.values().flatten();
+        let missing = wanted.filter(|interest| self.watched.get(&interest.dir) != Some(&interest.identity));
+        let add: BTreeMap<_, _> = missing
+            .map(|interest| (interest.dir.clone(), interest.identity))
             .collect();
-        self.watched.retain(|dir, _| self.by_dir.contains_key(dir));
-        (add, remove)
+        let remove = self.watched.keys().filter(|dir| !self.by_dir.contains_key(*dir));
+        (add.into_iter().collect(), remove.cloned().collect())
     }
 
     fn wanted(&self, path: &Path, tasks: &mut HashSet<u64>) {

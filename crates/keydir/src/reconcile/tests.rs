@@ -1,0 +1,300 @@
+//! Any sequence of publications, faults and time keeps the laws, step by step. The cases that say what each rule means
+//! stand in integration/conformance.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::secret::Fingerprint;
+use crate::uses;
+use crate::view::Unusable;
+
+/// What lies under one id in one publication.
+#[derive(Clone, Debug, Default)]
+struct Lies {
+    content: Option<Content>,
+    marked: bool,
+    revoked: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Good {
+        text: u8,
+        begins: u64,
+        ends: u64,
+    },
+    Broken,
+    /// Named, but no candidate.
+    Partial,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish(Vec<Lies>),
+    Fault,
+    Later(u64),
+}
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn offers(lies: &[Lies], dated: bool) -> Offers<u8> {
+    let mut offers = Offers::new();
+    for (number, lies) in lies.iter().enumerate() {
+        if lies.content.is_none() && !lies.revoked {
+            continue;
+        }
+        let broken = || Err(Unusable::new("broken", "it is broken"));
+        let (made, content) = match &lies.content {
+            Some(Content::Good { text, begins, ends }) => {
+                let dates = format!("{text} {begins} {ends}");
+                let fingerprint = Fingerprint::of(if dated {
+                    dates.as_bytes()
+                } else {
+                    std::slice::from_ref(text)
+                });
+                let pieces = match dated {
+                    true => vec![Piece {
+                        fingerprint,
+                        not_before: at(*begins),
+                        not_after: at(*ends),
+                    }],
+                    false => Vec::new(),
+                };
+                (
+                    Ok(Arc::new(Made::for_tests(fingerprint, *text, pieces))),
+                    Some(fingerprint),
+                )
+            }
+            _ => (broken(), None),
+        };
+        let offer = Offer {
+            marked: lies.marked,
+            revoked: lies.revoked,
+            named: lies.content.is_some(),
+            candidate: matches!(lies.content, Some(Content::Good { .. } | Content::Broken)),
+            made,
+            content,
+        };
+        offers.insert(format!("r{number}").parse().unwrap(), offer);
+    }
+    offers
+}
+
+fn lies() -> impl Strategy<Value = Lies> {
+    let good = (0_u8..3, 0_u64..60, 40_u64..140).prop_map(|(text, begins, ends)| Content::Good { text, begins, ends });
+    let content = prop_oneof![
+        5 => good.prop_map(Some),
+        1 => Just(Some(Content::Broken)),
+        1 => Just(Some(Content::Partial)),
+        2 => Just(None),
+    ];
+    (content, prop::bool::weighted(0.4), prop::bool::weighted(0.15)).prop_map(|(content, marked, revoked)| Lies {
+        content,
+        marked,
+        revoked,
+    })
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => prop::collection::vec(lies(), 4).prop_map(Step::Publish),
+        1 => Just(Step::Fault),
+        2 => (1_u64..40).prop_map(Step::Later),
+    ];
+    prop::collection::vec(step, 1..12)
+}
+
+/// The uses whose rules differ: which present, which accept, which stop; with dates and without.
+const USES: [(&Usage, bool); 5] = [
+    (&uses::TOKEN, false),
+    (&uses::TLS_IDENTITY, true),
+    (&uses::ANCHORS, true),
+    (&uses::TOKEN_CHECK, false),
+    (&uses::SYMMETRIC, false),
+];
+
+/// What can be compared of an outcome.
+fn summary(outcome: &Outcome<u8>) -> Vec<(RevisionId, u64, u8, Option<Hold>)> {
+    let in_force = outcome.state.in_force.iter();
+    in_force
+        .map(|(id, entry)| (id.clone(), entry.derivation, *entry.made.item, entry.hold.clone()))
+        .collect()
+}
+
+struct Before {
+    in_force: BTreeMap<RevisionId, (u64, Fingerprint)>,
+    presented: Presented,
+    mark_seen: bool,
+}
+
+fn check_laws(usage: &Usage, before: &Before, input: Option<&Offers<u8>>, now: SystemTime, outcome: &Outcome<u8>) {
+    let in_force = &outcome.state.in_force;
+    let revoked: Vec<&RevisionId> = outcome
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Revoked(id, _) => Some(id),
+            _ => None,
+        })
+        .collect();
+    let Some(offers) = input else {
+        // Law: a fault revokes nothing and brings nothing.
+        assert!(revoked.is_empty());
+        assert!(in_force.keys().eq(before.in_force.keys()));
+        assert!(
+            in_force
+                .values()
+                .all(|entry| entry.hold == Some(Hold::Unreadable) || entry.hold.is_none())
+        );
+        return;
+    };
+    let named = |id: &RevisionId| offers.get(id).is_some_and(|offer| offer.named);
+    let counts = in_force
+        .iter()
+        .any(|(id, entry)| named(id) && entry.made.is_valid_at(now));
+    for id in before.in_force.keys() {
+        let marker = offers.get(id).is_some_and(|offer| offer.revoked);
+        let absent = !named(id) && !marker;
+        let gone = marker || absent && counts;
+        // Law: revocation is an act, and every such act revokes.
+        assert_eq!(in_force.contains_key(id), !gone, "{id}");
+        assert_eq!(revoked.contains(&id), gone, "{id}");
+    }
+    for (id, entry) in in_force {
+        let offer = offers.get(id);
+        let good = offer
+            .and_then(|offer| offer.made.as_ref().ok())
+            .filter(|_| offer.is_some_and(|offer| offer.candidate));
+        match before.in_force.get(id) {
+            // Law: what comes into force is in the publication, usable, and not revoked.
+            None => assert!(good.is_some_and(|made| made.content == entry.made.content)),
+            Some((derivation, text)) => {
+                // Law: unchanged content keeps what was derived from it; other content never does.
+                assert_eq!(*derivation == entry.derivation, *text == entry.made.content);
+                // Law: what is held says so.
+                let same = good.is_some_and(|made| made.content == entry.made.content);
+                let ended = usage.accepts && entry.made.is_expired_at(now);
+                assert!(same || entry.hold.is_some() || ended, "{id}");
+            }
+        }
+    }
+    // Law: nobody moves to a revision that is not marked, once a mark was seen.
+    if let Presented::InForce(id) = &outcome.presented {
+        let moved = before.presented != Presented::InForce(id.clone());
+        let marked = offers.get(id).is_some_and(|offer| offer.marked);
+        let came_back = outcome.state.last_primary.as_ref() == Some(id) && before.presented == Presented::Kept;
+        if moved && before.mark_seen && before.presented != Presented::Nothing {
+            assert!(marked || came_back, "moved to {id} without a mark");
+        }
+    }
+    // Law: presenting does not stop, except where a revoked key must not work.
+    if before.presented != Presented::Nothing && outcome.presented == Presented::Nothing {
+        assert!(usage.stops);
+    }
+    if outcome.presented == Presented::Kept {
+        assert!(!usage.stops);
+    }
+}
+
+fn input(step: &Step, last: &mut Option<Vec<Lies>>, now: &mut u64, dated: bool) -> (Input<u8>, bool) {
+    match step {
+        Step::Publish(lies) => {
+            *last = Some(lies.clone());
+            (Input::New(offers(lies, dated)), true)
+        }
+        Step::Later(seconds) => {
+            *now += seconds;
+            match last {
+                Some(lies) => (Input::Again(offers(lies, dated)), true),
+                None => (Input::Unreadable, false),
+            }
+        }
+        Step::Fault => (Input::Unreadable, false),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_keeps_the_laws(steps in steps(), which in 0..USES.len()) {
+        let (usage, dated) = USES[which];
+        let (mut state, mut last, mut now) = (State::default(), None, 50);
+        let mut before = Before {
+            in_force: BTreeMap::new(),
+            presented: Presented::Nothing,
+            mark_seen: false,
+        };
+        for step in &steps {
+            let (input, readable) = input(step, &mut last, &mut now, dated);
+            let offers = readable.then(|| offers(last.as_deref().unwrap(), dated));
+            let outcome = reconcile(usage, state, input, at(now));
+            check_laws(usage, &before, offers.as_ref(), at(now), &outcome);
+            let (seen, presented) = (summary(&outcome), outcome.presented.clone());
+
+            // The same again changes nothing.
+            let again = match offers {
+                Some(offers) => Input::Again(offers),
+                None => Input::Unreadable,
+            };
+            let mut outcome = reconcile(usage, outcome.state, again, at(now));
+            prop_assert!(outcome.events.is_empty());
+            prop_assert_eq!(&summary(&outcome), &seen);
+            prop_assert_eq!(&outcome.presented, &presented);
+            prop_assert!(outcome.next.is_none_or(|next| next > at(now)));
+
+            let in_force = outcome.state.in_force.iter();
+            before = Before {
+                in_force: in_force.map(|(id, entry)| (id.clone(), (entry.derivation, entry.made.content))).collect(),
+                presented: outcome.presented,
+                mark_seen: outcome.state.mark_seen,
+            };
+            state = std::mem::take(&mut outcome.state);
+        }
+    }
+}
+
+/// The check itself must be able to fail.
+#[test]
+#[should_panic(expected = "r0")]
+fn a_reader_that_ignores_markers_would_be_caught() {
+    let publish = |revoked| {
+        let good = Content::Good {
+            text: 1,
+            begins: 0,
+            ends: 100,
+        };
+        vec![Lies {
+            content: Some(good),
+            marked: true,
+            revoked,
+        }]
+    };
+    let outcome = reconcile(
+        &uses::TOKEN,
+        State::default(),
+        Input::New(offers(&publish(false), false)),
+        at(0),
+    );
+    let before = Before {
+        in_force: outcome
+            .state
+            .in_force
+            .iter()
+            .map(|(id, entry)| (id.clone(), (entry.derivation, entry.made.content)))
+            .collect(),
+        presented: outcome.presented.clone(),
+        mark_seen: true,
+    };
+    check_laws(
+        &uses::TOKEN,
+        &before,
+        Some(&offers(&publish(true), false)),
+        at(0),
+        &outcome,
+    );
+}
