@@ -1,0 +1,194 @@
+//! Whom a server or a client trusts: all accepted CAs of a directory, at each handshake and each resumption.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use keydir::{Dir, Live, RevisionId};
+use rustls::ServerConfig;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{ClientSessionMemoryCache, Resumption};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::server::danger::ClientCertVerifier;
+
+use crate::error::OpenError;
+use crate::guard::{Gate, GuardedStore, GuardedTickets};
+use crate::hints::Hints;
+use crate::identity::Identity;
+use crate::judge::Judge;
+use crate::provider::provider;
+use crate::resumption::FaithfulStore;
+use crate::trust::Role;
+use crate::verifier::{ClientVerifier, ServerVerifier};
+use crate::view::{AnchorsView, Kind};
+
+/// rustls's own default.
+const CLIENT_SESSIONS: usize = 256;
+
+/// Whom to trust: the CA certificates in a directory, all revisions together. Cheap to clone.
+///
+/// A revision is a `crt` or `pem` with one or more certificates, each of them a CA's (version 3, CA:TRUE, keyCertSign
+/// where keyUsage is given); another one makes the revision unusable, since whoever holds its key could mint names.
+/// An anchor counts inside its validity, and its own path length and purposes are enforced. A revision with a `crl` is
+/// unusable until CRLs are enforced.
+///
+/// [`pinned`](Self::pinned) is for peers whose one certificate is known beforehand.
+///
+/// ```no_run
+/// # let identity = keydir_rustls::Identity::open("/run/secrets/server-tls")?;
+/// let anchors = keydir_rustls::TrustAnchors::open("/run/secrets/mesh-ca")?;
+/// let config = keydir_rustls::server_config(&identity).require_client(&anchors).build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct TrustAnchors {
+    judge: Arc<Judge>,
+    hints: Arc<Hints>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl TrustAnchors {
+    /// Opens a directory of CA certificates and follows it.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::in_dir(&Dir::open(path)?)
+    }
+
+    /// The CA certificates in a directory that is open already, perhaps for other uses too.
+    pub fn in_dir(dir: &Dir) -> Result<Self, OpenError> {
+        Self::with_provider(dir, provider()?)
+    }
+
+    /// The same with the cryptography of your choice.
+    pub fn with_provider(dir: &Dir, provider: Arc<CryptoProvider>) -> Result<Self, OpenError> {
+        Self::of(Kind::Anchors, dir, provider)
+    }
+
+    /// Opens a directory of pinned certificates: each revision is exactly one, and a peer is accepted if it presents
+    /// that one, byte for byte, inside its validity. A server's name is checked too. Issuers, signatures and purposes
+    /// of the certificate are not: this is for self-signed ones.
+    pub fn pinned(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::pinned_in_dir(&Dir::open(path)?)
+    }
+
+    /// The pinned certificates in a directory that is open already.
+    pub fn pinned_in_dir(dir: &Dir) -> Result<Self, OpenError> {
+        Self::pinned_with_provider(dir, provider()?)
+    }
+
+    /// The same with the cryptography of your choice.
+    pub fn pinned_with_provider(dir: &Dir, provider: Arc<CryptoProvider>) -> Result<Self, OpenError> {
+        Self::of(Kind::Pinned, dir, provider)
+    }
+
+    fn of(kind: Kind, dir: &Dir, provider: Arc<CryptoProvider>) -> Result<Self, OpenError> {
+        let hints = Arc::new(Hints::new());
+        let live = dir.view(AnchorsView::new(kind, Arc::clone(&hints)))?;
+        let judge = Judge::new(live, provider.signature_verification_algorithms);
+        Ok(Self {
+            judge: Arc::new(judge),
+            hints,
+            provider,
+        })
+    }
+
+    /// The live set, to subscribe to or to look into.
+    pub fn live(&self) -> &Live<AnchorsView> {
+        self.judge.live()
+    }
+
+    /// For rustls's own builder: requires each client to show a certificate that is trusted at that moment.
+    ///
+    /// That alone lets the clients of a removed CA go on by resumed sessions: [`guard`](Self::guard) the config too.
+    pub fn client_verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        self.verify_clients(true)
+    }
+
+    /// Likewise, but clients may show none. Goes with [`guard_optional`](Self::guard_optional).
+    pub fn optional_client_verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        self.verify_clients(false)
+    }
+
+    /// For rustls's own builder: verifies each server by what is trusted at that moment, and tells it the names of the
+    /// CAs (TLS 1.3, in clear), so that it can choose among certificates.
+    ///
+    /// That alone lets the servers of a removed CA go on by resumed sessions: give the config
+    /// [`resumption`](Self::resumption) too.
+    pub fn server_verifier(&self) -> Arc<dyn ServerCertVerifier> {
+        self.verify_servers(true)
+    }
+
+    /// Binds the sessions of a config to this trust; required where rustls's own builder was used. Every session is
+    /// verified when it is stored and again when it is resumed; one whose client is not trusted any more, or whose
+    /// certificate has expired, gets a full handshake. Resumption stays on for all others.
+    ///
+    /// It wraps the store and the ticketer that the config has: set your own before, never after.
+    pub fn guard(&self, config: &mut ServerConfig) {
+        self.guard_sessions(config, false);
+    }
+
+    /// Likewise for a config that lets clients without a certificate in: their sessions are resumed too.
+    pub fn guard_optional(&self, config: &mut ServerConfig) {
+        self.guard_sessions(config, true);
+    }
+
+    /// For a client config of rustls's own builder that uses the [`server_verifier`](Self::server_verifier) (and the
+    /// identity's [`client_resolver`](Identity::client_resolver), if it has one): resumes sessions until something is
+    /// no longer trusted or the identity changes, and never after. One for each config.
+    pub fn resumption(&self, identity: Option<&Identity>) -> Resumption {
+        let sessions = Arc::new(ClientSessionMemoryCache::new(CLIENT_SESSIONS));
+        let store = FaithfulStore::new(&self.judge, identity, sessions);
+        Resumption::store(Arc::new(store))
+    }
+
+    /// The revision that vouches for a client today, by its certificates (leaf first), as
+    /// `ServerConnection::peer_certificates` gives them; `None` if no revision does. After a handshake this costs a
+    /// comparison.
+    pub fn revision_of_client(&self, certificates: &[CertificateDer<'_>]) -> Option<RevisionId> {
+        self.revision_of(Role::Client, certificates)
+    }
+
+    /// The revision that vouches for a server today, by its certificates. Says nothing of the server's name.
+    pub fn revision_of_server(&self, certificates: &[CertificateDer<'_>]) -> Option<RevisionId> {
+        self.revision_of(Role::Server, certificates)
+    }
+
+    fn revision_of(&self, role: Role, certificates: &[CertificateDer<'_>]) -> Option<RevisionId> {
+        let chain = certificates.iter().map(AsRef::as_ref);
+        self.judge.vouches(role, chain, self.judge.now()).ok()
+    }
+
+    pub(crate) fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+
+    pub(crate) fn verify_clients(&self, mandatory: bool) -> Arc<dyn ClientCertVerifier> {
+        Arc::new(ClientVerifier {
+            judge: Arc::clone(&self.judge),
+            hints: Arc::clone(&self.hints),
+            mandatory,
+        })
+    }
+
+    pub(crate) fn verify_servers(&self, tells: bool) -> Arc<dyn ServerCertVerifier> {
+        Arc::new(ServerVerifier {
+            judge: Arc::clone(&self.judge),
+            hints: Arc::clone(&self.hints),
+            tells,
+        })
+    }
+
+    pub(crate) fn guard_sessions(&self, config: &mut ServerConfig, anonymous: bool) {
+        let gate = Gate {
+            judge: Arc::clone(&self.judge),
+            anonymous,
+        };
+        config.session_storage = Arc::new(GuardedStore {
+            gate: gate.clone(),
+            inner: Arc::clone(&config.session_storage),
+        });
+        config.ticketer = Arc::new(GuardedTickets {
+            gate,
+            inner: Arc::clone(&config.ticketer),
+        });
+    }
+}
