@@ -78,19 +78,15 @@ pub enum StartError {
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let problems = match self {
+        let (said, problems) = match self {
             Self::Unreadable => return f.write_str("it cannot be read"),
             Self::View(reason) => return write!(f, "the view refuses an empty set: {reason}"),
-            Self::NothingToPresent(reason, problems) => {
-                write!(f, "nothing to present: {reason}")?;
-                problems
-            }
-            Self::NothingToAccept(problems) => {
-                f.write_str("nothing to accept: publish a usable revision")?;
-                problems
-            }
+            Self::NothingToPresent(reason, problems) => (format!("nothing to present: {reason}"), problems),
+            Self::NothingToAccept(problems) => ("nothing to accept: publish a usable revision".to_owned(), problems),
         };
-        for problem in problems.iter().filter(|problem| problem.severity == Severity::Error) {
+        f.write_str(&said)?;
+        let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+        for problem in errors.filter(|problem| !said.contains(&problem.message)) {
             write!(f, "; {problem}")?;
         }
         Ok(())

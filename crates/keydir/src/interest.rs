@@ -9,9 +9,12 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Interest {
     pub(crate) dir: PathBuf,
     pub(crate) name: Option<OsString>,
-    /// Device and inode: a directory that was replaced has to be watched anew.
-    pub(crate) identity: (u64, u64),
+    pub(crate) identity: Identity,
 }
+
+/// Device and inode: a directory that was replaced has to be watched anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Identity(u64, u64);
 
 const MAX_HOPS: usize = 40;
 
@@ -67,6 +70,6 @@ fn add(interests: &mut Vec<Interest>, path: &Path, by_parent: bool) {
     interests.push(Interest {
         dir,
         name,
-        identity: (metadata.dev(), metadata.ino()),
+        identity: Identity(metadata.dev(), metadata.ino()),
     });
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use crate::interest::Interest;
+use crate::interest::{Identity, Interest};
 
 /// What happened: to these directories, or perhaps to any (the queue of events overflowed).
 pub(crate) enum Happened {
@@ -37,8 +37,8 @@ struct Request {
 struct Table {
     by_task: HashMap<u64, Vec<Interest>>,
     by_dir: HashMap<PathBuf, Vec<(u64, Option<OsString>)>>,
-    /// What the notifier watches, by device and inode.
-    watched: BTreeMap<PathBuf, (u64, u64)>,
+    /// What the notifier watches.
+    watched: BTreeMap<PathBuf, Identity>,
 }
 
 /// How long to wait before what could not be watched is tried again.
@@ -79,12 +79,12 @@ fn serve(inbox: &Receiver<Request>, handler: &Handler) {
         }
         complete = notifier
             .as_mut()
-            .is_some_and(|notifier| bring_in_line(notifier, &table));
+            .is_some_and(|notifier| bring_in_line(notifier, &table, handler));
     }
 }
 
 /// Has exactly what is wanted watched; false if something could not be.
-fn bring_in_line(notifier: &mut RecommendedWatcher, table: &Mutex<Table>) -> bool {
+fn bring_in_line(notifier: &mut RecommendedWatcher, table: &Mutex<Table>, handler: &Handler) -> bool {
     let (add, remove) = lock(table).differences();
     for dir in remove {
         // It fails for what is gone already.
@@ -92,6 +92,7 @@ fn bring_in_line(notifier: &mut RecommendedWatcher, table: &Mutex<Table>) -> boo
         lock(table).watched.remove(&dir);
     }
     let mut complete = true;
+    let mut fresh = HashSet::new();
     for (dir, identity) in add {
         // Said before it is watched: an event that takes it away again must not come too early.
         lock(table).watched.insert(dir.clone(), identity);
@@ -99,7 +100,14 @@ fn bring_in_line(notifier: &mut RecommendedWatcher, table: &Mutex<Table>) -> boo
             tracing::warn!(directory = %dir.display(), %error, "cannot be watched; it is polled");
             lock(table).watched.remove(&dir);
             complete = false;
+        } else {
+            let table = lock(table);
+            fresh.extend(table.by_dir.get(&dir).into_iter().flatten().map(|(task, _)| task));
         }
+    }
+    // What happened between their last look and this watch, nobody has told.
+    if !fresh.is_empty() {
+        handler(Happened::To(fresh));
     }
     complete
 }
@@ -162,7 +170,7 @@ impl Table {
     }
 
     /// What is to be watched, and what no longer.
-    fn differences(&self) -> (Vec<(PathBuf, (u64, u64))>, Vec<PathBuf>) {
+    fn differences(&self) -> (Vec<(PathBuf, Identity)>, Vec<PathBuf>) {
         let wanted = self.by_task.values().flatten();
         let missing = wanted.filter(|interest| self.watched.get(&interest.dir) != Some(&interest.identity));
         let add: BTreeMap<_, _> = missing
