@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use keydir::{Broken, Candidates, Parsed, Piece, Revision, Unusable, Usage, View};
+use keydir::{Broken, Candidates, Parsed, Piece, Revision, Unusable, Usage, View, uses};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
@@ -138,11 +138,7 @@ impl View for IdentityView {
     type Whole = ();
 
     fn usage(&self) -> &Usage {
-        const USAGE: Usage = Usage::new("tls-identity")
-            .naming(&[&["crt"], &["key"]])
-            .private(&["key"])
-            .presents();
-        &USAGE
+        &uses::TLS_IDENTITY
     }
 
     fn parse(&self, revision: &Revision<'_>) -> Result<Parsed<IdentityKey>, Unusable> {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use keydir::{Broken, Candidates, Fingerprint, Parsed, Piece, Revision, Unusable, Usage, View};
+use keydir::{Broken, Candidates, Fingerprint, Parsed, Piece, Revision, Unusable, Usage, View, uses};
 use rustls::pki_types::CertificateDer;
 use webpki::{EndEntityCert, anchor_from_trusted_cert};
 
@@ -86,15 +86,9 @@ impl View for AnchorsView {
     type Whole = Trust;
 
     fn usage(&self) -> &Usage {
-        const ANCHORS: Usage = Usage::new("anchors")
-            .naming(&[&["crt", "pem"]])
-            .other(&["crl"])
-            .excluded(&["key", "private"])
-            .accepts();
-        const PINNED: Usage = Usage::new("pinned").naming(&[&["crt", "pem"]]).accepts();
         match self.kind {
-            Kind::Anchors => &ANCHORS,
-            Kind::Pinned => &PINNED,
+            Kind::Anchors => &uses::ANCHORS,
+            Kind::Pinned => &uses::PINNED,
         }
     }
 

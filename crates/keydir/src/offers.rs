@@ -34,7 +34,7 @@ pub(crate) struct Made<T> {
     /// Of all parts of the use but `crl`: two contents are the same if this is.
     pub(crate) content: Fingerprint,
     /// Of all parts.
-    whole: Fingerprint,
+    pub(crate) whole: Fingerprint,
     pub(crate) item: Arc<T>,
     pub(crate) pieces: Vec<Piece>,
 }
@@ -78,20 +78,18 @@ pub(crate) fn offers<V: View>(view: &V, publication: &Publication, last: &Offers
         .collect()
 }
 
+/// Regular files count; of a part that excludes, any entry does.
 fn is_candidate(usage: &Usage, files: &Files) -> bool {
-    let has_regular = |part: &&str| {
-        files
-            .parts
-            .get(*part)
-            .is_some_and(|entries| entries.iter().any(|file| file.content.is_regular()))
+    let is_regular = |part: &str| {
+        let entries = files.parts.get(part);
+        entries.is_some_and(|entries| entries.iter().any(|file| file.content.is_regular()))
     };
-    !usage.excluded.iter().any(|part| files.parts.contains_key(*part))
-        && usage.naming.iter().all(|any_of| any_of.iter().any(has_regular))
+    usage.has_naming_parts(is_regular) && usage.excluding_part(|part| files.parts.contains_key(part)).is_none()
 }
 
 /// For an id that was in force before: why it no longer is what it was.
 fn why_no_candidate(usage: &Usage, files: &Files) -> Unusable {
-    match usage.excluded.iter().find(|part| files.parts.contains_key(**part)) {
+    match usage.excluding_part(|part| files.parts.contains_key(part)) {
         Some(part) => Unusable::new("excluded", format!("with a part {part:?} it is no {}", usage.name)).part(part),
         None => Unusable::new("incomplete", "one of its parts is gone"),
     }

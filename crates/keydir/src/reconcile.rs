@@ -296,7 +296,10 @@ impl<T> Check<'_, T> {
     fn admit(&mut self, id: &RevisionId, made: &Arc<Made<T>>) {
         match self.state.in_force.get_mut(id) {
             Some(entry) if entry.made.content == made.content => {
-                entry.made = Arc::clone(made);
+                // Parsed anew after a fault, it is the same all the same; with another CRL it is not.
+                if entry.made.whole != made.whole {
+                    entry.made = Arc::clone(made);
+                }
                 entry.hold = None;
             }
             Some(entry) => match may_replace(&entry.made, made, self.now) {

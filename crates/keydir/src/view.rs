@@ -141,6 +141,35 @@ impl Usage {
         self.name
     }
 
+    /// Whether there is a primary.
+    pub const fn has_primary(&self) -> bool {
+        self.presents
+    }
+
+    /// Whether any usable revision is accepted.
+    pub const fn accepts_any(&self) -> bool {
+        self.accepts
+    }
+
+    /// Whether a revision with these parts is a candidate of the use, as far as names tell.
+    ///
+    /// ```
+    /// let anchors = |parts: &[&str]| keydir::uses::ANCHORS.is_candidate(|part| parts.contains(&part));
+    /// assert!(anchors(&["crt"]) && !anchors(&["crt", "key"]) && !anchors(&["crl"]));
+    /// ```
+    pub fn is_candidate(&self, has: impl Fn(&str) -> bool) -> bool {
+        self.has_naming_parts(&has) && self.excluding_part(&has).is_none()
+    }
+
+    pub(crate) fn has_naming_parts(&self, has: impl Fn(&str) -> bool) -> bool {
+        self.naming.iter().all(|any_of| any_of.iter().any(|part| has(part)))
+    }
+
+    /// A part that shows the revision to be something else.
+    pub(crate) fn excluding_part(&self, has: impl Fn(&str) -> bool) -> Option<&'static str> {
+        self.excluded.iter().copied().find(|part| has(part))
+    }
+
     /// All parts of the use.
     pub fn parts(&self) -> impl Iterator<Item = &'static str> {
         self.naming_parts().chain(self.other.iter().copied())

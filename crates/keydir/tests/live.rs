@@ -91,6 +91,17 @@ fn unchanged_content_keeps_its_key_and_what_hangs_on_it() {
 }
 
 #[test]
+fn content_that_is_mended_keeps_its_key() {
+    let live = live(LOGIN, &[("r1.token.primary", "one")]);
+    let first = live.primary().unwrap();
+    publish(&live, &[("r1.token.primary", "on\ne")]);
+    assert!(live.load().state(&first).unwrap().held.is_some());
+    publish(&live, &[("r1.token.primary", "one")]);
+    assert!(live.load().state(&first).unwrap().held.is_none());
+    assert!(Arc::ptr_eq(&first, &live.primary().unwrap()) && !first.is_superseded());
+}
+
+#[test]
 fn a_revoked_primary_is_presented_on_as_another_key_until_there_is_another() {
     let live = live(LOGIN, &[("r1.token.primary", "one"), ("r2.token", "two")]);
     let first = live.primary().unwrap();

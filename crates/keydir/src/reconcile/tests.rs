@@ -218,7 +218,7 @@ fn input(step: &Step, last: &mut Option<Vec<Lies>>, now: &mut u64, dated: bool) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_sequence_keeps_the_laws(steps in steps(), which in 0..USES.len()) {

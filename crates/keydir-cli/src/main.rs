@@ -1,0 +1,46 @@
+//! The program `keydir`: checks, lists, watches and publishes key directories.
+
+mod args;
+mod certificate;
+mod commands;
+mod events;
+mod failure;
+mod findings;
+mod judge;
+mod listing;
+mod moment;
+mod opened;
+mod out;
+mod pem;
+mod plan;
+mod uses;
+mod view;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Cli, Command};
+use crate::out::{Out, clean};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Out::new();
+    let result = match &cli.command {
+        Command::Check(args) => commands::check::run(args, &mut out),
+        Command::Ls(args) => commands::ls::run(args, &mut out),
+        Command::Watch(args) => commands::watch::run(args, &mut out),
+        Command::Publish(args) => commands::publish::run(args, &mut out),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            if !failure.is_quiet() {
+                // With standard error gone there is nobody left to tell.
+                let _ = writeln!(std::io::stderr(), "keydir: {}", clean(&failure.to_string()));
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}

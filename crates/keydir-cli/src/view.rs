@@ -1,0 +1,298 @@
+//! One view for every use of the convention, so that the program can read any directory.
+//!
+//! The TLS uses are parsed by keydir-rustls. For the others the rules of section 5 stand here, as far as a program can
+//! judge them that knows neither the algorithm of a key nor the server of a password. Nothing secret is kept.
+
+use std::sync::Arc;
+
+use keydir::{Broken, Candidates, Parsed, Revision, Unusable, Usage, View};
+use keydir_rustls::rustls::CipherSuiteCommon;
+use keydir_rustls::rustls::SupportedCipherSuite;
+use keydir_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use keydir_rustls::rustls::crypto::hash::HashAlgorithm;
+use keydir_rustls::rustls::crypto::{CryptoProvider, hash};
+use keydir_rustls::rustls::pki_types::CertificateDer;
+use keydir_rustls::{AnchorsView, IdentityView};
+
+use crate::pem;
+
+/// Reads a directory for one use; its items are the certificates of a revision, if it has any.
+pub(crate) struct AnyView {
+    usage: Usage,
+    kind: Kind,
+    provider: Arc<CryptoProvider>,
+}
+
+enum Kind {
+    Identity(IdentityView),
+    Anchors(AnchorsView),
+    Other,
+}
+
+impl AnyView {
+    pub(crate) fn new(usage: Usage) -> Self {
+        let provider = Arc::new(default_provider());
+        let kind = match usage.name() {
+            "tls-identity" | "certificate-login" => Kind::Identity(IdentityView::new(Arc::clone(&provider))),
+            "anchors" => Kind::Anchors(AnchorsView::anchors()),
+            "pinned" => Kind::Anchors(AnchorsView::pinned()),
+            _ => Kind::Other,
+        };
+        Self { usage, kind, provider }
+    }
+
+    fn other(&self, revision: &Revision<'_>) -> Result<(), Unusable> {
+        match self.usage.name() {
+            "symmetric" => symmetric(revision),
+            "signing" => {
+                let spki = self.public_half(revision.need("private")?)?;
+                self.agree(revision.part("public"), spki)
+            }
+            "verifying" => {
+                let spki = revision.part("private").map(|pem| self.public_half(pem)).transpose()?;
+                self.agree(revision.part("public"), spki.flatten())
+            }
+            "password-login" => user_name(revision),
+            "password-check" => {
+                user_name(revision)?;
+                let is_phc = is_phc(revision.text("password-hash")?);
+                let reason = "it is no PHC string: $algorithm$parameters$salt$hash";
+                is_phc
+                    .then_some(())
+                    .ok_or_else(|| Unusable::new("bad-hash", reason).part("password-hash"))
+            }
+            "token-check" => self.token_check(revision),
+            _ => Ok(()),
+        }
+    }
+
+    /// The SPKI that belongs to a private key; `None` if the key does not tell it.
+    fn public_half(&self, pem: &[u8]) -> Result<Option<Vec<u8>>, Unusable> {
+        let key = pem::private_key(pem).map_err(|unusable| unusable.part("private"))?;
+        let key = self.provider.key_provider.load_private_key(key).map_err(|_| {
+            Unusable::new(
+                "unsupported-key",
+                "the private key is damaged, or of a kind that this program cannot check (it knows RSA, P-256, P-384, P-521, Ed25519)",
+            )
+            .part("private")
+        })?;
+        Ok(key.public_key().map(|spki| spki.to_vec()))
+    }
+
+    fn agree(&self, public: Option<&[u8]>, private: Option<Vec<u8>>) -> Result<(), Unusable> {
+        let public = public.map(pem::public_key).transpose();
+        match (public.map_err(|unusable| unusable.part("public"))?, private) {
+            (Some(public), Some(private)) if public != private => {
+                Err(Unusable::new("key-mismatch", "the public key is not that of the private key").part("public"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn token_check(&self, revision: &Revision<'_>) -> Result<(), Unusable> {
+        let Some(hex) = revision.part("token-sha256") else {
+            return Ok(());
+        };
+        let bad = || Unusable::new("bad-digest", "it is not 64 hex digits").part("token-sha256");
+        let nibbles: Option<Vec<u8>> = hex
+            .iter()
+            .map(|byte| {
+                char::from(*byte)
+                    .to_digit(16)
+                    .and_then(|nibble| u8::try_from(nibble).ok())
+            })
+            .collect();
+        let nibbles = nibbles.filter(|nibbles| nibbles.len() == 64).ok_or_else(bad)?;
+        let Some(token) = revision.part("token") else {
+            return Ok(());
+        };
+        let digest = self
+            .sha256()
+            .ok_or_else(|| Unusable::new("no-sha256", "this program cannot compute a SHA-256"))?
+            .hash(token);
+        let same = digest
+            .as_ref()
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .eq(nibbles);
+        same.then_some(())
+            .ok_or_else(|| Unusable::new("token-mismatch", "the token has another SHA-256").part("token-sha256"))
+    }
+
+    /// The hash function of the cipher suites, so that no other library is needed for one digest.
+    fn sha256(&self) -> Option<&'static dyn hash::Hash> {
+        let suites = self.provider.cipher_suites.iter();
+        suites
+            .filter_map(|suite| match suite {
+                SupportedCipherSuite::Tls13(suite) => Some(hash_of(&suite.common)),
+                _ => None,
+            })
+            .find(|hash| hash.algorithm() == HashAlgorithm::SHA256)
+    }
+}
+
+fn hash_of(suite: &CipherSuiteCommon) -> &'static dyn hash::Hash {
+    suite.hash_provider
+}
+
+impl View for AnyView {
+    type Item = Vec<CertificateDer<'static>>;
+    type Whole = ();
+
+    fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    fn parse(&self, revision: &Revision<'_>) -> Result<Parsed<Self::Item>, Unusable> {
+        match &self.kind {
+            Kind::Identity(view) => {
+                if revision.part("username").is_some() {
+                    revision.text("username")?;
+                }
+                Ok(view.parse(revision)?.map(|key| key.certificates().to_vec()))
+            }
+            Kind::Anchors(view) => Ok(view
+                .parse(revision)?
+                .map(|accepted| accepted.certificates().cloned().collect())),
+            Kind::Other => self.other(revision).map(|()| Parsed::new(Vec::new())),
+        }
+    }
+
+    fn combine(&self, _: &Candidates<'_, Self::Item>) -> Result<(), Broken> {
+        Ok(())
+    }
+}
+
+/// A public key must never become a shared secret.
+fn symmetric(revision: &Revision<'_>) -> Result<(), Unusable> {
+    let key = revision.need("key")?;
+    if revision.is_flat() {
+        let reason = "a symmetric key is named by its id in what it makes, and the flat layout has none";
+        return Err(Unusable::new("flat", reason));
+    }
+    if key.windows(10).any(|window| window == b"-----BEGIN") || is_der(key) {
+        let reason = "it is a key or a certificate of another kind, which others may know";
+        return Err(Unusable::new("not-symmetric", reason).part("key"));
+    }
+    Ok(())
+}
+
+/// A DER key or certificate: one SEQUENCE of exactly this length that begins with a SEQUENCE or an INTEGER.
+fn is_der(bytes: &[u8]) -> bool {
+    use x509_parser::der_parser::ber::BerObjectContent::{Integer, Sequence};
+    let Ok((rest, object)) = x509_parser::der_parser::parse_der(bytes) else {
+        return false;
+    };
+    let Sequence(inner) = &object.content else { return false };
+    let first = inner.first().map(|first| &first.content);
+    rest.is_empty() && matches!(first, Some(Sequence(_) | Integer(_)))
+}
+
+fn user_name(revision: &Revision<'_>) -> Result<(), Unusable> {
+    let id = revision.id().as_str();
+    let no = |reason| Err(Unusable::new("no-user-name", reason));
+    match revision.part("username") {
+        Some(_) => revision.text("username").map(|_| ()),
+        None if revision.is_flat() => no("it has no part \"username\", and the flat layout has no id to take instead"),
+        None if id.len() > 63 => no("it has no part \"username\", and its id is longer than a user name (63 bytes)"),
+        None => Ok(()),
+    }
+}
+
+/// `$id[$v=version][$params][$salt[$hash]]`, as far as its form goes.
+fn is_phc(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix('$') else {
+        return false;
+    };
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-+/.=,".contains(c);
+    let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let mut fields = rest.split('$');
+    let name = fields.next().unwrap_or_default();
+    (1..=32).contains(&name.len())
+        && name.chars().all(lower)
+        && fields.all(|field| !field.is_empty() && field.chars().all(legal))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keydir::{Dir, uses};
+
+    /// The reason for which a revision is not usable, if it is not.
+    fn parse(usage: Usage, files: &[(&str, &str)]) -> Option<String> {
+        let dir = Dir::in_memory(files.iter().copied());
+        let problems = match dir.view(AnyView::new(usage)) {
+            Ok(live) => live.load().problems().to_vec(),
+            Err(error) => return Some(error.to_string()),
+        };
+        let unusable = problems.into_iter().find(|problem| problem.code == "unusable");
+        unusable.map(|problem| problem.message)
+    }
+
+    fn check(usage: Usage, files: &[(&str, &str)], expected: Option<&str>) {
+        let found = parse(usage, files);
+        match expected {
+            None => assert_eq!(found, None, "{files:?}"),
+            Some(expected) => assert!(
+                found.as_ref().is_some_and(|found| found.contains(expected)),
+                "{files:?}: {found:?}"
+            ),
+        }
+    }
+
+    #[test]
+    fn text_uses_are_judged_by_section_5() {
+        let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let (upper, other) = (abc.to_uppercase(), abc.replace('b', "c"));
+        let long = format!("{}.password", "a".repeat(64));
+        for (usage, files, expected) in [
+            (uses::TOKEN, &[("r1.token", "abc\n")][..], None),
+            (uses::TOKEN, &[("r1.token", "a\nbc")], Some("line end")),
+            (uses::TOKEN_CHECK, &[("r1.token", "abc")], None),
+            (uses::TOKEN_CHECK, &[("r1.token-sha256", &upper)], None),
+            (uses::TOKEN_CHECK, &[("r1.token-sha256", &upper[1..])], Some("64 hex")),
+            (
+                uses::TOKEN_CHECK,
+                &[("r1.token-sha256", abc), ("r1.token", "abc\n")],
+                None,
+            ),
+            (
+                uses::TOKEN_CHECK,
+                &[("r1.token-sha256", &other), ("r1.token", "abc")],
+                Some("another SHA-256"),
+            ),
+            (uses::PASSWORD_LOGIN, &[("r1.password", "x")], None),
+            (uses::PASSWORD_LOGIN, &[(&long, "x")], Some("63 bytes")),
+            (
+                uses::PASSWORD_CHECK,
+                &[("r1.password-hash", "$scrypt$ln=16$aM15$QAjB")],
+                None,
+            ),
+            (uses::PASSWORD_CHECK, &[("r1.password-hash", "plain")], Some("PHC")),
+            (uses::SYMMETRIC, &[("r1.key", "0123456789abcdef")], None),
+            (uses::SYMMETRIC, &[("r1.key", "0\u{2}0\u{0}")], Some("another kind")),
+            (uses::SYMMETRIC, &[("r1.key", "x -----BEGIN y")], Some("another kind")),
+            (uses::SIGNING, &[("r1.private", "x")], Some("no key in PEM")),
+            (uses::VERIFYING, &[("r1.public", "x")], Some("no key in PEM")),
+        ] {
+            check(usage, files, expected);
+        }
+    }
+
+    #[test]
+    fn a_signing_key_and_its_public_half_must_agree() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let other = rcgen::KeyPair::generate().unwrap();
+        let (private, public, wrong) = (key.serialize_pem(), key.public_key_pem(), other.public_key_pem());
+        for usage in [uses::SIGNING, uses::VERIFYING] {
+            check(usage, &[("r1.private", &private), ("r1.public", &public)], None);
+            check(
+                usage,
+                &[("r1.private", &private), ("r1.public", &wrong)],
+                Some("not that of the private key"),
+            );
+        }
+        check(uses::VERIFYING, &[("r1.public", &public)], None);
+        check(uses::VERIFYING, &[("r1.private", &private)], None);
+    }
+}
