@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::problem::{Problem, Severity};
-use crate::reconcile::NoPrimary;
+use crate::standing::NoPrimary;
 
 /// Why a directory cannot be read at all. The last good set goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]

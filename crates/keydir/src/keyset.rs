@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use crate::key::Key;
 use crate::name::RevisionId;
 use crate::problem::Problem;
-use crate::reconcile::{Hold, NoPrimary};
+use crate::standing::{Hold, NoPrimary};
 use crate::view::View;
 
 /// All revisions in force at one moment, the primary among them, and what the view derived from them.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::keyset::KeyState;
 use crate::name::RevisionId;
 use crate::problem::Problem;
-use crate::reconcile::{Hold, NoPrimary};
+use crate::standing::{Hold, NoPrimary};
 use crate::view::Piece;
 
 /// The report of a process; see [`report`](crate::report()).

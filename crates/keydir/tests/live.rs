@@ -1,4 +1,11 @@
 //! What a key, a set and a subscriber see of publications, on directories in memory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests report by panicking"
+)]
 
 use std::future::Future;
 use std::pin::{Pin, pin};
