@@ -25,6 +25,7 @@ pub(crate) fn test() -> Outcome {
 /// searched.
 fn tests() -> Outcome {
     files::create_directory("target")?;
+    canaries::forget()?;
     run::tee(
         run::cargo().args(["test", "--workspace", "--all-features", "--", "--show-output"]),
         LOG,
@@ -42,7 +43,13 @@ fn tests() -> Outcome {
 /// The second implementation of docs/convention.md, against the cases that the `keydir` crate
 /// passes as well.
 fn reader() -> Outcome {
-    run::run(Command::new("python3").args(["-B", "integration/conformance/reader.py"]))
+    let reader = || {
+        let mut python = Command::new("python3");
+        python.args(["-B", "integration/conformance/reader.py"]);
+        python
+    };
+    run::run(&mut reader())?;
+    run::run(reader().arg("--self-check"))
 }
 
 #[derive(Debug, Default, PartialEq)]
