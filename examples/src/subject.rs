@@ -1,0 +1,151 @@
+//! The subject of a certificate as a string, in the style of RFC 4514.
+
+use std::fmt::Write;
+
+use x509_parser::asn1_rs::{Any, Tag};
+use x509_parser::der_parser::oid::Oid;
+use x509_parser::oid_registry::asn1_rs::oid;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
+
+/// The subject of a certificate in DER, such as `CN=client,O=Example`; `None` if it cannot be parsed.
+pub(crate) fn of_certificate(der: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(name(certificate.subject()))
+}
+
+/// The last part of the name comes first, as RFC 4514 has it.
+fn name(name: &X509Name<'_>) -> String {
+    let parts: Vec<_> = name.iter_rdn().collect();
+    let mut text = String::new();
+    for (number, part) in parts.into_iter().rev().enumerate() {
+        if number > 0 {
+            text.push(',');
+        }
+        for (number, attribute) in part.iter().enumerate() {
+            if number > 0 {
+                text.push('+');
+            }
+            push_attribute(&mut text, attribute.attr_type(), attribute.attr_value());
+        }
+    }
+    text
+}
+
+fn push_attribute(text: &mut String, kind: &Oid<'_>, value: &Any<'_>) {
+    match (short_name(kind), string(value)) {
+        (Some(kind), Some(value)) => {
+            text.push_str(kind);
+            text.push('=');
+            push_escaped(text, value);
+        }
+        // Of a type without a short name the value is the DER in hex: only that is exact.
+        (kind_name, _) => {
+            match kind_name {
+                Some(name) => text.push_str(name),
+                None => text.push_str(&kind.to_id_string()),
+            }
+            text.push_str("=#");
+            let mut der = vec![u8::try_from(value.header.tag().0).unwrap_or_default()];
+            push_length(&mut der, value.data.len());
+            der.extend_from_slice(value.data);
+            for byte in der {
+                // Writing to a String does not fail.
+                let _ = write!(text, "{byte:02X}");
+            }
+        }
+    }
+}
+
+fn push_length(der: &mut Vec<u8>, length: usize) {
+    let bytes = length.to_be_bytes();
+    let significant: Vec<u8> = bytes.iter().copied().skip_while(|byte| *byte == 0).collect();
+    match (length, u8::try_from(length)) {
+        (0..=127, Ok(short)) => der.push(short),
+        _ => {
+            der.push(0x80 | u8::try_from(significant.len()).unwrap_or_default());
+            der.extend(significant);
+        }
+    }
+}
+
+fn short_name(kind: &Oid<'_>) -> Option<&'static str> {
+    let names = [
+        (oid!(2.5.4.3), "CN"),
+        (oid!(2.5.4.7), "L"),
+        (oid!(2.5.4.8), "ST"),
+        (oid!(2.5.4.10), "O"),
+        (oid!(2.5.4.11), "OU"),
+        (oid!(2.5.4.6), "C"),
+        (oid!(2.5.4.9), "STREET"),
+        (oid!(0.9.2342.19200300.100.1.25), "DC"),
+        (oid!(0.9.2342.19200300.100.1.1), "UID"),
+    ];
+    names.into_iter().find(|(oid, _)| oid == kind).map(|(_, name)| name)
+}
+
+fn string<'a>(value: &'a Any<'_>) -> Option<&'a str> {
+    match value.header.tag() {
+        Tag::Utf8String | Tag::PrintableString | Tag::Ia5String => std::str::from_utf8(value.data).ok(),
+        _ => None,
+    }
+}
+
+/// Control characters are escaped too: the text goes into logs and JSON.
+fn push_escaped(text: &mut String, value: &str) {
+    let last = value.chars().count().saturating_sub(1);
+    for (at, c) in value.chars().enumerate() {
+        match c {
+            '"' | '+' | ',' | ';' | '<' | '>' | '\\' => text.extend(['\\', c]),
+            '#' if at == 0 => text.push_str("\\#"),
+            ' ' if at == 0 || at == last => text.push_str("\\ "),
+            c if c.is_control() => {
+                for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                    let _ = write!(text, "\\{byte:02X}");
+                }
+            }
+            c => text.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+
+    fn subject(attributes: &[(DnType, &str)]) -> String {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, value) in attributes {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        of_certificate(certificate.der()).unwrap()
+    }
+
+    #[test]
+    fn the_last_part_comes_first_and_nothing_is_ambiguous() {
+        let cases: &[(&[(DnType, &str)], &str)] = &[
+            (&[(DnType::CommonName, "client")], "CN=client"),
+            (
+                &[
+                    (DnType::CountryName, "DE"),
+                    (DnType::OrganizationName, "Acme, Inc."),
+                    (DnType::CommonName, "client"),
+                ],
+                "CN=client,O=Acme\\, Inc.,C=DE",
+            ),
+            (&[(DnType::CommonName, "#a+b ")], "CN=\\#a\\+b\\ "),
+            (&[(DnType::CommonName, " ")], "CN=\\ "),
+            (&[(DnType::CommonName, "a\nb\"")], "CN=a\\0Ab\\\""),
+            (&[(DnType::CommonName, "M\u{fc}ller")], "CN=M\u{fc}ller"),
+            (&[(DnType::CustomDnType(vec![2, 5, 4, 42]), "J")], "2.5.4.42=#0C014A"),
+            (&[], ""),
+        ];
+        for (attributes, expected) in cases {
+            assert_eq!(subject(attributes), *expected);
+        }
+        assert_eq!(of_certificate(b"no certificate"), None);
+    }
+}
