@@ -1,0 +1,41 @@
+//! What the end-to-end tests share: directories that are written as the kubelet does, clocks, views for every use.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "only tests use this crate; they report by panicking"
+)]
+
+mod canaries;
+mod clock;
+mod keys;
+mod pki;
+mod plain;
+mod program;
+mod services;
+mod tree;
+pub mod views;
+
+pub use canaries::never_to_be_printed;
+pub use clock::ManualClock;
+pub use keys::KeyDir;
+pub use pki::{Ca, Leaf};
+pub use plain::{Answer, Connection, PlainClient, Version};
+pub use program::{End, Program, example, free_port, tool};
+pub use services::{Call, Serve};
+pub use tree::{Entry, Tree, without_read_override};
+
+use std::time::{Duration, Instant};
+
+/// Waits until something is the case; panics with `what` after 20 seconds.
+pub fn eventually(what: &str, mut is_the_case: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_the_case() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "still not the case after 20 s: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
