@@ -307,14 +307,13 @@ impl Task for Follower {
         let slots = self.live_slots();
         let was_unsettled = self.status().unsettled.is_some();
         let seen = self.look_at_source(look, &slots);
-        let interests = match (&seen, &self.source) {
-            (Seen::Publication { .. } | Seen::Unreadable(_), Source::Path { path, .. }) => Some(interests(path)),
-            _ => None,
-        };
-        if let (Some((scheduler, number)), Some(interests)) = (&self.scheduler, interests) {
-            scheduler.watch(*number, interests);
-        }
+        let may_have_moved = matches!(seen, Seen::Publication { .. } | Seen::Unreadable(_));
         let taken = self.take(seen, &slots);
+        if let (true, Source::Path { path, .. }, Some((scheduler, number))) =
+            (may_have_moved, &self.source, &self.scheduler)
+        {
+            scheduler.watch(*number, interests(path));
+        }
         let alarm = match taken {
             Err(wait) => Instant::now() + wait,
             Ok(()) if was_unsettled && self.status().unsettled.is_some() => Instant::now() + Duration::from_millis(100),

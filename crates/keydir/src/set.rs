@@ -284,10 +284,11 @@ impl<V: View> Set<V> {
             }
             return;
         }
-        log(check, self.view.usage().name, last, &set, &events);
-        self.current.store(Arc::new(set));
+        let set = Arc::new(set);
+        self.current.store(Arc::clone(&set));
         self.tell(inner, &old_keys, primary_derivation, &events);
         self.changed.notify(usize::MAX);
+        log(check, self.view.usage().name, last, &set, &events);
     }
 
     /// The key of an entry: the one it had, if its content is the same.
