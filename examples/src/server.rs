@@ -193,14 +193,14 @@ impl Server {
             }
         };
         let (_, session) = tls.get_ref();
-        let certificates = session.peer_certificates();
-        let client = match (&self.clients, certificates) {
-            (Clients::Optional(anchors) | Clients::Required(anchors), Some([leaf, ..])) => {
+        let client = match (&self.clients, session.peer_certificates()) {
+            (Clients::Optional(anchors) | Clients::Required(anchors), Some(certificates)) => {
                 // The handshake is verified; this asks once more, after it, so that a removal on the way is seen.
-                let ca = anchors.revision_of_client(certificates.unwrap_or_default());
+                let ca = anchors.revision_of_client(certificates).ok_or(Refused::Removed)?;
+                let leaf = certificates.first();
                 Some(Peer {
-                    subject: subject::of_certificate(leaf).unwrap_or_default(),
-                    ca: ca.ok_or(Refused::Removed)?,
+                    subject: leaf.and_then(|leaf| subject::of_certificate(leaf)).unwrap_or_default(),
+                    ca,
                 })
             }
             _ => None,

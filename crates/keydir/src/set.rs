@@ -397,10 +397,10 @@ fn log<V: View>(check: &Check<'_>, usage: &str, last: &KeySet<V>, set: &KeySet<V
         }
     }
     for problem in set.problems.iter().filter(|problem| !last.problems.contains(problem)) {
-        let (code, subject) = (problem.code, problem.subject.as_str());
+        let (code, subject, advice) = (problem.code, problem.subject.as_str(), problem.advice);
         match problem.severity {
-            Severity::Error => tracing::error!(directory, usage, code, subject, "{}", problem.message),
-            Severity::Warning => tracing::warn!(directory, usage, code, subject, "{}", problem.message),
+            Severity::Error => tracing::error!(directory, usage, code, subject, advice, "{}", problem.message),
+            Severity::Warning => tracing::warn!(directory, usage, code, subject, advice, "{}", problem.message),
         }
     }
     for (key, state) in set.keys.iter().zip(&set.states) {

@@ -1,7 +1,7 @@
 //! A client that was let in once and saves its sessions, with rustls alone: what it may do when its CA is gone.
 
 use std::fmt;
-use std::io::{Error, ErrorKind};
+use std::io::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -167,14 +167,10 @@ async fn try_to_enter(config: &Arc<ClientConfig>, target: &Target) -> Verdict {
     }
 }
 
-/// The server says so by an alert. (It waits until the client has read it.)
+/// The server says so by an alert, and waits until the client has read it. A connection that just breaks is no refusal.
 fn is_refusal(error: &Error) -> bool {
     let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
-    match tls {
-        Some(rustls::Error::AlertReceived(_)) => true,
-        Some(_) => false,
-        None => error.kind() == ErrorKind::ConnectionReset,
-    }
+    matches!(tls, Some(rustls::Error::AlertReceived(_)))
 }
 
 impl fmt::Display for Verdict {
@@ -212,21 +208,13 @@ impl Entry {
         })
     }
 
-    pub(super) fn full_refused(&self) -> bool {
-        self.attempts.iter().all(|attempt| attempt.full == Verdict::Refused)
-    }
-
-    pub(super) fn resumed_refused(&self) -> bool {
-        self.attempts.iter().all(|attempt| attempt.resumed == Verdict::Refused)
-    }
-
-    pub(super) fn resident_resumes(&self) -> bool {
-        let resumes = Verdict::In(HandshakeKind::Resumed);
-        self.attempts.iter().all(|attempt| attempt.resident == resumes)
-    }
-
+    /// Nobody of the removed CA got in, and whoever remains resumed.
     pub(super) fn is_fine(&self) -> bool {
-        self.full_refused() && self.resumed_refused() && self.resident_resumes()
+        let resumes = Verdict::In(HandshakeKind::Resumed);
+        let refused = |attempt: &Attempt| attempt.full == Verdict::Refused && attempt.resumed == Verdict::Refused;
+        self.attempts
+            .iter()
+            .all(|attempt| refused(attempt) && attempt.resident == resumes)
     }
 
     /// A small table.
@@ -251,6 +239,23 @@ impl Entry {
         }));
         lines
     }
+}
+
+/// The last line of the demo: what all attempts together came to.
+pub(super) fn verdict(entries: &[Entry]) -> String {
+    let word = |pick: fn(&Attempt) -> &Verdict| {
+        let mut verdicts = entries.iter().flat_map(|entry| &entry.attempts).map(pick).peekable();
+        if verdicts.peek().is_none() {
+            return "not tried";
+        }
+        verdicts.fold("refused", |word, verdict| match verdict {
+            Verdict::In(_) => "LET IN",
+            Verdict::Unclear(_) if word == "refused" => "unclear",
+            Verdict::Unclear(_) | Verdict::Refused => word,
+        })
+    };
+    let (full, resumed) = (word(|attempt| &attempt.full), word(|attempt| &attempt.resumed));
+    format!("removed CA: {full} (full), {resumed} (resumed)")
 }
 
 /// Counts the sessions that are offered.

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::authority::{Authority, Role};
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::run::print_line;
 use crate::server::{Clients, Server};
 use crate::target::Target;
 use directories::{Directories, Publication};
@@ -114,11 +115,20 @@ impl Demo {
         };
 
         let mut entries = Vec::new();
+        let mut stopped_by = None;
         for rotation in 1..=plan.rotations {
-            ca = demo.rotate(rotation, ca, &mut entries).await?;
+            match demo.rotate(rotation, ca, &mut entries).await {
+                Ok(new) => ca = new,
+                Err(failure) => {
+                    stopped_by = Some(failure);
+                    break;
+                }
+            }
         }
-        demo.pace(plan.rotations * STEPS).await;
-        let code = demo.conclude(&entries).await?;
+        if stopped_by.is_none() {
+            demo.pace(plan.rotations * STEPS).await;
+        }
+        let code = demo.conclude(&entries, stopped_by).await?;
         drop(stop);
         for server in servers {
             // A server that panicked has failed requests already.
@@ -205,15 +215,9 @@ impl Demo {
         sleep_until(self.begun + self.plan.time / steps * (number + 1)).await;
     }
 
-    async fn conclude(self, entries: &[Entry]) -> Result<ExitCode, Failure> {
+    async fn conclude(self, entries: &[Entry], stopped_by: Option<Failure>) -> Result<ExitCode, Failure> {
         let outcome = self.load.stop().await;
         self.screen.stop().await;
-        let (mut full, mut resumed, mut stay) = (true, true, true);
-        for entry in entries {
-            full &= entry.full_refused();
-            resumed &= entry.resumed_refused();
-            stay &= entry.resident_resumes();
-        }
         // All alike are shown once.
         let last = entries.len().saturating_sub(1);
         for (_, entry) in entries
@@ -222,23 +226,21 @@ impl Demo {
             .filter(|(at, entry)| *at == last || !entry.is_fine())
         {
             for line in entry.lines() {
-                crate::print_line(&line)?;
+                print_line(&line)?;
             }
         }
         for line in outcome.lines() {
-            crate::print_line(&line)?;
+            print_line(&line)?;
         }
         if let Some(failure) = &outcome.first_failure {
-            crate::print_line(&format!("first failure: {failure}"))?;
+            print_line(&format!("the first that failed: {failure}"))?;
         }
-        let verdict = |refused| if refused { "refused" } else { "LET IN" };
-        crate::print_line(&format!("failed: {}", outcome.failed))?;
-        crate::print_line(&format!(
-            "removed CA: {} (full), {} (resumed)",
-            verdict(full),
-            verdict(resumed)
-        ))?;
-        let fine = outcome.failed == 0 && full && resumed && stay;
+        if let Some(failure) = &stopped_by {
+            print_line(&format!("the rotation stopped: {failure}"))?;
+        }
+        print_line(&format!("failed: {}", outcome.failed))?;
+        print_line(&intruder::verdict(entries))?;
+        let fine = outcome.failed == 0 && stopped_by.is_none() && entries.iter().all(Entry::is_fine);
         Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
