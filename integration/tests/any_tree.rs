@@ -57,7 +57,7 @@ fn entry() -> impl Strategy<Value = Entry> {
         1 => prop::sample::select(fixtures()).prop_map(Entry::File),
         1 => Just(Entry::Fifo),
         1 => Just(Entry::Dir(BTreeMap::new())),
-        1 => prop_oneof!["r[0-3].key", "[.]{2}/x", "/dev/zero", Just("..data".to_owned())].prop_map(Entry::Link),
+        1 => prop_oneof!["r[0-3][.]key", "[.]{2}/x", "/dev/zero", Just("..data".to_owned())].prop_map(Entry::Link),
     ]
 }
 

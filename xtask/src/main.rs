@@ -4,6 +4,7 @@ mod alone;
 mod canaries;
 mod deny;
 mod files;
+mod fresh;
 mod lint;
 mod metadata;
 mod package;
@@ -25,6 +26,7 @@ usage: cargo xtask <chore>
   tools  + find the programs that the tests call, install them where that is possible
   tidy   + what lints cannot see: file heads, manifests, edges, the minimum Rust version
   alone  + each library package by itself, its features off, as they are, and all on
+  fresh  + the first command of the README, from a fresh clone
   package+ the archives for the registry: built, complete, and able to compile
   format   rustfmt, checking only
   clippy   all targets, all features, warnings are errors
@@ -54,6 +56,7 @@ fn dispatch(chore: Option<&str>, rest: Option<&str>) -> Outcome {
         Some("tidy") => tidy::tidy(),
         Some("alone") => alone::alone(),
         Some("package") => package::package(),
+        Some("fresh") => fresh::first_command(),
         Some("format") => lint::format(),
         Some("clippy") => lint::clippy(),
         Some("docs") => lint::docs(),

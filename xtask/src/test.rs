@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::steps::Steps;
-use crate::{Outcome, alone, canaries, files, package, run, tidy, tools};
+use crate::{Outcome, alone, canaries, files, fresh, package, run, tidy, tools};
 
 /// All that the tests printed, kept for the search for secrets.
 const LOG: &str = "target/test-output.log";
@@ -16,6 +16,7 @@ pub(crate) fn test() -> Outcome {
     steps.step("tests", tests)?;
     steps.step("no secret in the output", || canaries::search(LOG))?;
     steps.step("reference reader", reader)?;
+    steps.step("first command", fresh::first_command)?;
     steps.step("archives", package::package)?;
     print!("{}", steps.table());
     Ok(())
