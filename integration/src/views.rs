@@ -146,7 +146,7 @@ fn one_block(pem: &[u8]) -> Result<(SectionKind, Vec<u8>), Unusable> {
         return Err(bad("EC PARAMETERS stand before what is no private key"));
     }
     while let Some(block) =
-        keydir_rustls::rustls::pki_types::pem::from_buf(&mut reader).map_err(|_| bad("it is no PEM"))?
+        rustls::pki_types::pem::from_buf(&mut reader).map_err(|_| bad("it is no PEM"))?
     {
         blocks.push(block);
     }

@@ -152,7 +152,7 @@ impl Follower {
                 return Err(error);
             }
             if let (Some((scheduler, number)), Some(deadline)) = (&self.scheduler, deadline) {
-                scheduler.schedule(*number, deadline.min(self.next_poll()));
+                scheduler.no_later_than(*number, deadline.min(self.next_poll()));
                 next.await;
             } else {
                 return Err(error);

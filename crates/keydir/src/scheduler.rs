@@ -114,10 +114,20 @@ impl Scheduler {
 
     /// Sets the task's one alarm.
     pub(crate) fn schedule(&self, number: u64, at: Instant) {
+        self.set_alarm(number, |_| at);
+    }
+
+    /// Moves the task's alarm, if it is later.
+    pub(crate) fn no_later_than(&self, number: u64, at: Instant) {
+        self.set_alarm(number, |before| before.map_or(at, |before| before.min(at)));
+    }
+
+    fn set_alarm(&self, number: u64, when: impl FnOnce(Option<Instant>) -> Instant) {
         let mut timers = self.shared.lock();
         let Some((_, alarm)) = timers.tasks.get_mut(&number) else {
             return;
         };
+        let at = when(*alarm);
         if let Some(before) = alarm.replace(at) {
             timers.due.remove(&(before, number));
         }

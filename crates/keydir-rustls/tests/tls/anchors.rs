@@ -123,7 +123,7 @@ fn a_hundred_and_fifty_cas_of_one_name_work_which_webpki_alone_refuses() {
     let mut roots = rustls::RootCertStore::empty();
     cas.iter()
         .for_each(|ca| roots.add(ca.certificate.der().clone()).unwrap());
-    let provider = Arc::new(crate::naive::provider());
+    let provider = Arc::new(crate::provider::provider());
     let webpki = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
     let now = rustls::pki_types::UnixTime::now();
     let refused = webpki.build().unwrap().verify_client_cert(&leaf.der, &[], now);
@@ -227,7 +227,7 @@ impl SignatureVerificationAlgorithm for Counting {
 #[test]
 fn a_made_up_chain_costs_no_more_signatures_than_webpki_allows_it() {
     static CHECKS: AtomicUsize = AtomicUsize::new(0);
-    let mut provider = crate::naive::provider();
+    let mut provider = crate::provider::provider();
     let algorithms = &mut provider.signature_verification_algorithms;
     let counting = algorithms.all.iter().map(|algorithm| {
         let counting: &'static Counting = Box::leak(Box::new(Counting(*algorithm, &CHECKS)));

@@ -12,6 +12,7 @@ mod client;
 mod hints;
 mod identity;
 mod naive;
+mod provider;
 mod sessions;
 mod straddle;
 mod support;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use rustls::server::{ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 
+use crate::provider::{new_ticketer, provider};
 use crate::support::{Scene, Way};
 
 /// A store or a ticketer that can be replaced by an empty one.
@@ -94,17 +95,5 @@ fn unguarded(
 }
 
 fn empty_store() -> Arc<dyn StoresServerSessions> {
-    ServerSessionMemoryCache::new(256)
-}
-
-#[cfg(feature = "aws-lc-rs")]
-pub(crate) use rustls::crypto::aws_lc_rs::default_provider as provider;
-#[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
-pub(crate) use rustls::crypto::ring::default_provider as provider;
-
-pub(crate) fn new_ticketer() -> Arc<dyn ProducesTickets> {
-    #[cfg(feature = "aws-lc-rs")]
-    return rustls::crypto::aws_lc_rs::Ticketer::new().unwrap();
-    #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
-    return rustls::crypto::ring::Ticketer::new().unwrap();
+    ServerSessionMemoryCache::new(4096)
 }

@@ -8,7 +8,8 @@ use keydir::Dir;
 use keydir_rustls::{Identity, TrustAnchors, client_config, server_config};
 use rustls::version::TLS13;
 
-use crate::naive::{Naive, new_ticketer, provider};
+use crate::naive::Naive;
+use crate::provider::{new_ticketer, provider};
 use crate::support::*;
 
 #[test]

@@ -34,27 +34,9 @@ fn straddle(
 }
 
 fn cross(pair: &mut Pair, records_before: usize, remove: impl FnOnce()) -> Option<Result<(), rustls::Error>> {
-    let hello = sent(&mut pair.client);
-    receive(&mut pair.server, &hello).unwrap();
-    let flight = sent(&mut pair.server);
-    receive(&mut pair.client, &flight).unwrap();
-    let flight = sent(&mut pair.client);
-    let cut = *boundaries(&flight).get(records_before)?;
-    let (before, after) = flight.split_at(cut);
-    receive(&mut pair.server, before).unwrap();
+    let withheld = pair.withhold(|records| records.get(records_before).copied())?;
     remove();
-    Some(receive(&mut pair.server, after))
-}
-
-/// Where a flight can be cut: before its first record, and after each but the last.
-fn boundaries(flight: &[u8]) -> Vec<usize> {
-    let mut at = 0;
-    let mut boundaries = Vec::new();
-    while at < flight.len() {
-        boundaries.push(at);
-        at += 5 + usize::from(u16::from_be_bytes([flight[at + 3], flight[at + 4]]));
-    }
-    boundaries
+    Some(receive(&mut pair.server, &withheld))
 }
 
 /// A client whose flight comes in many small records, so that each handshake message has boundaries around it.

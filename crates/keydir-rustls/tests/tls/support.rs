@@ -274,6 +274,19 @@ pub(crate) fn connect(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) ->
 }
 
 impl Pair {
+    /// Performs the handshake up to the client's second flight, of which the server gets only what stands before one of
+    /// the places where it can be cut. The rest; `None` if there is no such place.
+    pub(crate) fn withhold(&mut self, at: impl FnOnce(&[usize]) -> Option<usize>) -> Option<Vec<u8>> {
+        let hello = sent(&mut self.client);
+        receive(&mut self.server, &hello).unwrap();
+        let flight = sent(&mut self.server);
+        receive(&mut self.client, &flight).unwrap();
+        let mut flight = sent(&mut self.client);
+        let rest = flight.split_off(at(&boundaries(&flight))?);
+        receive(&mut self.server, &flight).unwrap();
+        Some(rest)
+    }
+
     pub(crate) fn finish(&mut self) -> End {
         while self.client.wants_write() || self.server.wants_write() {
             let flight = sent(&mut self.client);
@@ -309,6 +322,17 @@ pub(crate) fn receive(to: &mut Connection, mut bytes: &[u8]) -> Result<(), rustl
         to.process_new_packets()?;
     }
     Ok(())
+}
+
+/// Where a flight can be cut: before its first record, and after each but the last.
+fn boundaries(flight: &[u8]) -> Vec<usize> {
+    let mut at = 0;
+    let mut boundaries = Vec::new();
+    while at < flight.len() {
+        boundaries.push(at);
+        at += 5 + usize::from(u16::from_be_bytes([flight[at + 3], flight[at + 4]]));
+    }
+    boundaries
 }
 
 /// The certificates that the server has seen.
