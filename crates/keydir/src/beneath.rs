@@ -20,6 +20,8 @@ const MAX_GROWTHS: usize = 8;
 pub(crate) struct Entry {
     /// Of the entry itself.
     pub(crate) own: Stat,
+    /// Of the regular file that it is, or leads to.
+    pub(crate) target: Option<Stat>,
     /// Where its links lead.
     pub(crate) place: Place,
 }
@@ -29,7 +31,6 @@ pub(crate) enum Place {
     Regular {
         dir: Option<OwnedFd>,
         name: Vec<u8>,
-        stat: Stat,
     },
     Directory(OwnedFd),
     Other(&'static str),
@@ -38,21 +39,27 @@ pub(crate) enum Place {
 /// Looks where `name` leads, without opening anything for reading.
 pub(crate) fn look(root: BorrowedFd<'_>, name: &[u8]) -> Result<Entry, Fault> {
     let own = stat(root, name)?;
-    let place = match FileType::from_raw_mode(own.st_mode) {
+    let (place, target) = match FileType::from_raw_mode(own.st_mode) {
         FileType::Symlink => follow(root, name)?,
-        FileType::Directory => Place::Directory(open_dir(root, name)?),
-        FileType::RegularFile => Place::Regular {
+        FileType::Directory => (Place::Directory(open_dir(root, name)?), None),
+        FileType::RegularFile => (Place::here(name), Some(own)),
+        other => (Place::Other(kind(other)), None),
+    };
+    Ok(Entry { own, target, place })
+}
+
+impl Place {
+    /// What the listing of the directory calls a regular file.
+    pub(crate) fn here(name: &[u8]) -> Self {
+        Self::Regular {
             dir: None,
             name: name.to_vec(),
-            stat: own,
-        },
-        other => Place::Other(kind(other)),
-    };
-    Ok(Entry { own, place })
+        }
+    }
 }
 
 /// Walks a link component by component; every hop must stay below `root`.
-fn follow(root: BorrowedFd<'_>, name: &[u8]) -> Result<Place, Fault> {
+fn follow(root: BorrowedFd<'_>, name: &[u8]) -> Result<(Place, Option<Stat>), Fault> {
     let mut way: VecDeque<Vec<u8>> = VecDeque::from([name.to_vec()]);
     let mut below: Vec<OwnedFd> = Vec::new();
     let mut hops = 0;
@@ -89,35 +96,35 @@ fn follow(root: BorrowedFd<'_>, name: &[u8]) -> Result<Place, Fault> {
             }
             FileType::Directory => below.push(open_dir(here, &step)?),
             FileType::RegularFile if way.iter().all(|rest| rest.is_empty()) => {
-                return Ok(Place::Regular {
-                    dir: below.pop(),
-                    name: step,
-                    stat,
-                });
+                let dir = below.pop();
+                return Ok((Place::Regular { dir, name: step }, Some(stat)));
             }
             FileType::RegularFile => return Err(Fault::Link("leads nowhere")),
-            other => return Ok(Place::Other(kind(other))),
+            other => return Ok((Place::Other(kind(other)), None)),
         }
     }
     match below.pop() {
-        Some(dir) => Ok(Place::Directory(dir)),
-        None => Ok(Place::Other("directory")),
+        Some(dir) => Ok((Place::Directory(dir), None)),
+        None => Ok((Place::Other("directory"), None)),
     }
 }
 
-/// Reads a whole regular file that [`look`] found, never more than `limit` bytes.
-pub(crate) fn read(root: BorrowedFd<'_>, place: &Place, limit: u64) -> Content {
+/// Reads a whole regular file, never more than `limit` bytes. The mode comes with it.
+pub(crate) fn read(root: BorrowedFd<'_>, place: &Place, limit: u64) -> (Content, Option<u32>) {
     match place {
-        Place::Directory(_) => Content::Fault(Fault::NotRegular("directory")),
-        Place::Other(kind) => Content::Fault(Fault::NotRegular(kind)),
-        Place::Regular { dir, name, .. } => {
+        Place::Directory(_) => (Content::Fault(Fault::NotRegular("directory")), None),
+        Place::Other(kind) => (Content::Fault(Fault::NotRegular(kind)), None),
+        Place::Regular { dir, name } => {
             let dir = dir.as_ref().map_or(root, |dir| dir.as_fd());
-            read_regular(dir, name, limit).unwrap_or_else(Content::Fault)
+            match read_regular(dir, name, limit) {
+                Ok((content, mode)) => (content, Some(mode)),
+                Err(fault) => (Content::Fault(fault), None),
+            }
         }
     }
 }
 
-fn read_regular(dir: BorrowedFd<'_>, name: &[u8], limit: u64) -> Result<Content, Fault> {
+fn read_regular(dir: BorrowedFd<'_>, name: &[u8], limit: u64) -> Result<(Content, u32), Fault> {
     // O_NONBLOCK and the second look: what was a file a moment ago may be a FIFO now.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = openat(dir, OsStr::from_bytes(name), flags, Mode::empty()).map_err(unreadable)?;
@@ -132,29 +139,27 @@ fn read_regular(dir: BorrowedFd<'_>, name: &[u8], limit: u64) -> Result<Content,
             return Err(Fault::TooLarge { size, limit });
         }
         if let Some(bytes) = read_at_most(&file, usize::try_from(size).unwrap_or(usize::MAX))? {
-            return Ok(Content::Bytes(Secret::new(bytes)));
+            return Ok((Content::Bytes(Secret::new(bytes)), stat.st_mode));
         }
     }
     Err(Fault::Unreadable("it grows while it is read".to_owned()))
 }
 
-/// `None` if there are more bytes than `size`. One buffer of the right size, so that no copy is left behind.
+/// `None` if there are more bytes than `size`. One buffer of the right size, so that no copy is left behind; one call,
+/// since of a regular file only its end cuts a read short.
 fn read_at_most(file: &OwnedFd, size: usize) -> Result<Option<Vec<u8>>, Fault> {
     let mut bytes = Zeroizing::new(vec![0; size.saturating_add(1)]);
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        let offset = u64::try_from(filled).unwrap_or(u64::MAX);
-        match rustix::io::pread(file, rest, offset) {
-            Ok(0) => {
-                bytes.truncate(filled);
+    loop {
+        match rustix::io::pread(file, bytes.as_mut_slice(), 0) {
+            Ok(count) if count > size => return Ok(None),
+            Ok(count) => {
+                bytes.truncate(count);
                 return Ok(Some(std::mem::take(&mut *bytes)));
             }
-            Ok(count) => filled += count,
             Err(Errno::INTR) => {}
             Err(error) => return Err(unreadable(error)),
         }
     }
-    Ok(None)
 }
 
 fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat, Fault> {

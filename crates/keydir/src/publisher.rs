@@ -189,7 +189,7 @@ impl Publisher {
             }
             let place = beneath::look(dir.as_fd(), name.as_bytes());
             let content = place.map_or_else(Content::Fault, |entry| {
-                beneath::read(dir.as_fd(), &entry.place, MAX_FILE)
+                beneath::read(dir.as_fd(), &entry.place, MAX_FILE).0
             });
             let bytes = match content {
                 Content::Bytes(bytes) => bytes,

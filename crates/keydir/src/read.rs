@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat, openat, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
 use rustix::io::Errno;
 
 use crate::beneath::{self, Place};
@@ -234,18 +234,12 @@ impl Reader {
     /// Every file that counts, with what would show that it has changed.
     fn list(&self, dir: BorrowedFd<'_>) -> Result<Listing, ReadError> {
         let mut listing = Listing::new();
-        for name in names(dir, self.options.max_entries)? {
+        for (name, _) in names(dir, self.options.max_entries)? {
             if name.first() == Some(&b'.') && name != ROTATION.as_bytes() {
                 continue;
             }
             let stamps = match beneath::look(dir, &name) {
-                Ok(entry) => {
-                    let target = match &entry.place {
-                        Place::Regular { stat, .. } => Some(FileStamp::of(stat)),
-                        _ => None,
-                    };
-                    (FileStamp::of(&entry.own), target)
-                }
+                Ok(entry) => (FileStamp::of(&entry.own), entry.target.as_ref().map(FileStamp::of)),
                 Err(_) => match statat(dir, OsStr::from_bytes(&name), AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => (FileStamp::of(&stat), None),
                     // Gone since it was listed: the other listing will tell.
@@ -261,7 +255,7 @@ impl Reader {
         let mut builder = Builder::new(self.options.flat);
         let mut bytes: u64 = 0;
         let mut read = |place: &Place| {
-            let content = beneath::read(dir, place, self.options.max_file);
+            let (content, mode) = beneath::read(dir, place, self.options.max_file);
             if let Content::Bytes(secret) = &content {
                 bytes = bytes.saturating_add(secret.expose().len() as u64);
                 if bytes > self.options.max_bytes {
@@ -270,31 +264,33 @@ impl Reader {
                     });
                 }
             }
-            Ok(content)
+            Ok((content, mode))
         };
         let mut exposed = Vec::new();
-        for name in names(dir, self.options.max_entries)? {
+        for (name, kind) in names(dir, self.options.max_entries)? {
+            // What is listed as a regular file need not be looked at before it is opened.
+            let place = || match kind {
+                FileType::RegularFile => Ok(Place::here(&name)),
+                _ => beneath::look(dir, &name).map(|entry| entry.place),
+            };
             if name == ROTATION.as_bytes() {
-                if let Ok(entry) = beneath::look(dir, &name)
-                    && let Content::Bytes(json) = read(&entry.place)?
+                if let Ok(place) = place()
+                    && let (Content::Bytes(json), _) = read(&place)?
                 {
                     builder.rotation(json.expose());
                 }
                 continue;
             }
             builder.add(&name, |part| {
-                let entry = match beneath::look(dir, &name) {
-                    Ok(entry) => entry,
+                let place = match place() {
+                    Ok(Place::Regular { .. }) if !parts.knows(part) => return Ok(Content::Unread),
+                    Ok(place) => place,
                     Err(fault) => return Ok(Content::Fault(fault)),
                 };
-                match &entry.place {
-                    Place::Regular { stat, .. } if parts.is_private(part) && stat.st_mode & 0o044 != 0 => {
-                        exposed.push((name.clone(), stat.st_mode & 0o777));
-                    }
-                    Place::Regular { .. } if !parts.knows(part) => return Ok(Content::Unread),
-                    _ => {}
-                }
-                read(&entry.place)
+                let (content, mode) = read(&place)?;
+                let open_to_others = mode.filter(|mode| mode & 0o044 != 0 && parts.is_private(part));
+                exposed.extend(open_to_others.map(|mode| (name.clone(), mode & 0o777)));
+                Ok(content)
             })?;
         }
         for (name, mode) in exposed {
@@ -338,8 +334,8 @@ fn read_link(root: BorrowedFd<'_>) -> Result<Option<Link>, ReadError> {
     }))
 }
 
-/// The names of all entries, in no order.
-fn names(dir: BorrowedFd<'_>, limit: usize) -> Result<Vec<Vec<u8>>, ReadError> {
+/// The names of all entries and what they were when they were listed, in no order.
+fn names(dir: BorrowedFd<'_>, limit: usize) -> Result<Vec<(Vec<u8>, FileType)>, ReadError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let listed = openat(dir, ".", flags, Mode::empty()).map_err(io("list it"))?;
     let mut names = Vec::new();
@@ -352,7 +348,7 @@ fn names(dir: BorrowedFd<'_>, limit: usize) -> Result<Vec<Vec<u8>>, ReadError> {
         if names.len() == limit {
             return Err(ReadError::TooMany { limit });
         }
-        names.push(name.to_vec());
+        names.push((name.to_vec(), entry.file_type()));
     }
     Ok(names)
 }
