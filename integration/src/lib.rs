@@ -26,6 +26,7 @@ pub use program::{End, Program, example, free_port, tool};
 pub use services::{Call, Serve};
 pub use tree::{Entry, Tree, without_read_override};
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// Waits until something is the case; panics with `what` after 20 seconds.
@@ -38,4 +39,12 @@ pub fn eventually(what: &str, mut is_the_case: impl FnMut() -> bool) {
         );
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Uses up what inotify has for this user, as long as the answer is kept: whoever opens a directory meanwhile gets no
+/// events, so that nothing is looked at but when the test says so, or by polling.
+#[must_use]
+pub fn without_events() -> Vec<OwnedFd> {
+    let instance = || rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC).ok();
+    std::iter::from_fn(instance).collect()
 }

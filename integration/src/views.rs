@@ -145,9 +145,7 @@ fn one_block(pem: &[u8]) -> Result<(SectionKind, Vec<u8>), Unusable> {
     if parameters > 0 && !labels.next().is_some_and(|line| line.contains("PRIVATE KEY")) {
         return Err(bad("EC PARAMETERS stand before what is no private key"));
     }
-    while let Some(block) =
-        rustls::pki_types::pem::from_buf(&mut reader).map_err(|_| bad("it is no PEM"))?
-    {
+    while let Some(block) = rustls::pki_types::pem::from_buf(&mut reader).map_err(|_| bad("it is no PEM"))? {
         blocks.push(block);
     }
     if blocks.len() + parameters != begins {

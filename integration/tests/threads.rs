@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use keydir::Dir;
 use keydir_integration::views::Tokens;
-use keydir_integration::{Entry, Tree, eventually};
+use keydir_integration::{Entry, Tree, eventually, without_events};
 
 fn threads() -> Vec<String> {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
@@ -72,10 +72,7 @@ fn threads_come_and_go_and_a_missing_notifier_is_no_fault() {
     eventually("all threads have ended", || threads().is_empty());
 
     // No inotify instance is to be had: polling alone.
-    let mut instances = Vec::new();
-    while let Ok(instance) = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC) {
-        instances.push(instance);
-    }
+    let instances = without_events();
     let dir = Dir::builder(trees[2].path())
         .poll(Duration::from_millis(50))
         .open()
