@@ -59,3 +59,47 @@ impl Graves {
         of.is_some_and(|of| *of != Fingerprint::of(id.as_str().as_bytes()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: usize) -> RevisionId {
+        format!("r{number}").parse().unwrap()
+    }
+
+    fn content(number: usize) -> Fingerprint {
+        Fingerprint::of(&number.to_be_bytes())
+    }
+
+    #[test]
+    fn at_the_bound_the_oldest_is_forgotten_and_nothing_before() {
+        let mut graves = Graves::default();
+        (0..BOUND).for_each(|number| graves.add(&id(number), [content(number)]));
+        let other = id(BOUND + 1);
+        assert!((0..BOUND).all(|number| graves.hold_copy_of(&other, content(number))));
+        assert_eq!(graves.ids.len(), BOUND);
+
+        graves.add(&id(BOUND), [content(BOUND)]);
+        assert!(!graves.hold_copy_of(&other, content(0)));
+        assert!((1..=BOUND).all(|number| graves.hold_copy_of(&other, content(number))));
+        assert!(!graves.forget(&id(0)));
+        assert!(graves.forget(&id(1)) && graves.forget(&id(BOUND)));
+    }
+
+    #[test]
+    fn an_id_that_returns_is_forgotten_once_with_all_that_it_had() {
+        let mut graves = Graves::default();
+        graves.add(&id(1), [content(1), content(2)]);
+        graves.add(&id(2), [content(3)]);
+        graves.add(&id(2), [content(3)]);
+        assert!(graves.hold_copy_of(&id(2), content(1)));
+        assert!(!graves.hold_copy_of(&id(1), content(1)), "its own content is no copy");
+        assert!(graves.forget(&id(1)));
+        assert!(!graves.forget(&id(1)));
+        assert!(!graves.hold_copy_of(&id(3), content(1)) && !graves.hold_copy_of(&id(3), content(2)));
+        assert!(graves.hold_copy_of(&id(3), content(3)));
+        let queues = [graves.oldest_ids.len(), graves.oldest_contents.len()];
+        assert_eq!(queues, [1, 1], "what is forgotten leaves the queues too");
+    }
+}

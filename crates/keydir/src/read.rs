@@ -86,7 +86,11 @@ pub(crate) struct Reader {
 }
 
 enum Stamp {
-    Link { link: Link, read: Instant },
+    Link {
+        link: Link,
+        /// When it was read, or last found the same by its text too.
+        read: Instant,
+    },
     Listing(Listing),
 }
 
@@ -180,11 +184,13 @@ impl Reader {
         Ok(Seen::Wait(OVERTAKEN))
     }
 
-    /// One system call where nothing has changed.
-    fn is_same_link(&self, look: Look) -> bool {
-        let Some(Stamp::Link { link, read }) = &self.last else {
+    /// One system call where nothing has changed. A link that was young when it was read costs a second one, until it
+    /// has been found the same when it no longer was.
+    fn is_same_link(&mut self, look: Look) -> bool {
+        let Some(Stamp::Link { link, read }) = &mut self.last else {
             return false;
         };
+        let asked = Instant::now();
         let Ok(stat) = statat(CWD, &self.data, AtFlags::SYMLINK_NOFOLLOW) else {
             return false;
         };
@@ -195,7 +201,11 @@ impl Reader {
         if look == Look::Poll && !was_young {
             return true;
         }
-        readlinkat(CWD, &self.data, Vec::new()).is_ok_and(|text| text == link.text)
+        let same = readlinkat(CWD, &self.data, Vec::new()).is_ok_and(|text| text == link.text);
+        if same {
+            *read = asked;
+        }
+        same
     }
 
     fn read_plain(&mut self, root: &OwnedFd, look: Look, parts: &dyn Parts) -> Result<Seen, ReadError> {
