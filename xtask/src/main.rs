@@ -5,9 +5,11 @@ mod canaries;
 mod deny;
 mod files;
 mod fresh;
+mod installed;
 mod lint;
 mod metadata;
 mod package;
+mod prove;
 mod run;
 mod steps;
 mod test;
@@ -32,12 +34,16 @@ usage: cargo xtask <chore>
   clippy   all targets, all features, warnings are errors
   docs     rustdoc with private items, warnings are errors
   deny     licences, bans and sources of dependencies; advisories if their database is in reach
+  prove    a proof at its full count: torn, rotation, sessions, mutants, fuzz
 ";
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let (chore, rest) = (arguments.next(), arguments.next());
-    match files::enter_root().and_then(|()| dispatch(chore.as_deref(), rest.as_deref())) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (chore, rest) = match arguments.split_first() {
+        Some((chore, rest)) => (Some(chore.as_str()), rest),
+        None => (None, arguments.as_slice()),
+    };
+    match files::enter_root().and_then(|()| dispatch(chore, rest)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -46,8 +52,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(chore: Option<&str>, rest: Option<&str>) -> Outcome {
-    if let Some(surplus) = rest {
+fn dispatch(chore: Option<&str>, rest: &[String]) -> Outcome {
+    if chore == Some("prove") {
+        return prove::prove(rest);
+    }
+    if let Some(surplus) = rest.first() {
         return Err(format!("one chore at a time, `{surplus}` is too much\n\n{USAGE}"));
     }
     match chore {

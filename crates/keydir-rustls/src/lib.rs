@@ -4,6 +4,9 @@ mod anchors;
 mod certificate;
 mod config;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guard;
 mod hints;
 mod identity;

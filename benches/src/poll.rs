@@ -1,0 +1,169 @@
+//! P6: the system calls of a poll that finds nothing new, by strace.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use keydir::{Broken, Candidates, Dir, Parsed, Revision, Unusable, Usage, View, uses};
+
+use crate::Work;
+use crate::kubelet::{Files, Kubelet};
+use crate::table::Table;
+
+const POLL: Duration = Duration::from_millis(100);
+const POLLS: usize = 100;
+/// A link that was younger than a second when it was read could have been replaced within one tick of its clock.
+const YOUNG: Duration = Duration::from_secs(1);
+
+struct Tokens;
+
+impl View for Tokens {
+    type Item = ();
+    type Whole = ();
+
+    fn usage(&self) -> &Usage {
+        const USAGE: Usage = uses::TOKEN;
+        &USAGE
+    }
+
+    fn parse(&self, _: &Revision<'_>) -> Result<Parsed<()>, Unusable> {
+        Ok(Parsed::new(()))
+    }
+
+    fn combine(&self, _: &Candidates<'_, ()>) -> Result<(), Broken> {
+        Ok(())
+    }
+}
+
+pub(crate) fn bench(work: Work) {
+    let polls = work.of(POLLS);
+    let mut table = Table::new();
+    for files in [1, 100, work.of(10_000)] {
+        for fresh in [false, true] {
+            let calls = count(files, fresh, polls);
+            let each = |count: usize| count as f64 / polls as f64;
+            let when = if fresh { "published while open" } else { "opened later" };
+            let measure = format!("{files} files, {when}: calls on files");
+            table.count(&measure, each(calls.on_files), None, Some(1.0));
+            table.count(
+                &format!("{files} files, {when}: waiting and waking"),
+                each(calls.others),
+                None,
+                None,
+            );
+        }
+    }
+    table.print();
+}
+
+#[derive(Default)]
+struct Calls {
+    on_files: usize,
+    /// Of the threads that sleep and wake each other.
+    others: usize,
+}
+
+fn files(count: usize, token: &str) -> Files {
+    let mark = |n| if n == 0 { ".primary" } else { "" };
+    (0..count)
+        .map(|n| (format!("r{n}.token{}", mark(n)), token.to_owned()))
+        .collect()
+}
+
+/// `fresh`: the publication that is polled came while the directory was open, so that it was read at once.
+fn count(count: usize, fresh: bool, polls: usize) -> Calls {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("strace.log");
+    let mut kubelet = Kubelet::with(&files(count, "one"));
+    thread::sleep(2 * YOUNG);
+    let mut child = Command::new("strace")
+        .args(["-f", "-qq", "-o"])
+        .arg(&log)
+        .arg(std::env::current_exe().unwrap())
+        .args(["inside", "poll"])
+        .arg(kubelet.path())
+        .args([if fresh { "2" } else { "1" }, &polls.to_string()])
+        .spawn()
+        .expect("strace is needed; on Debian: apt-get install strace");
+    if fresh {
+        // The child goes on when it has seen the second one.
+        let opened = kubelet.file("..opened");
+        while !opened.exists() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let two = files(count, "two");
+        kubelet.publish(&two);
+        fs::remove_file(opened).unwrap();
+        kubelet.tidy(&two);
+    }
+    assert!(child.wait().unwrap().success());
+    read(&fs::read_to_string(log).unwrap())
+}
+
+/// What happened between the two marks, in all threads but the one that made them.
+fn read(log: &str) -> Calls {
+    let mut calls = Calls::default();
+    let main = log.split(' ').next().unwrap_or_default();
+    let mut inside = false;
+    for line in log.lines() {
+        let Some((thread, call)) = line.split_once(' ') else {
+            continue;
+        };
+        let call = call.trim_start();
+        if call.contains(BEGIN) || call.contains(END) {
+            inside = call.contains(BEGIN);
+        } else if inside && thread != main && !call.starts_with(['<', '+', '-']) {
+            match call.split('(').next() {
+                Some("futex" | "clock_nanosleep" | "epoll_wait" | "restart_syscall" | "sched_yield") => {
+                    calls.others += 1;
+                }
+                _ => calls.on_files += 1,
+            }
+        }
+    }
+    calls
+}
+
+const BEGIN: &str = "/keydir-bench-begins";
+const END: &str = "/keydir-bench-ends";
+
+/// Opens the directory, waits until it has seen so many publications, and then only polls.
+pub(crate) fn inside(arguments: &[&str]) {
+    let [path, publications, polls] = arguments else {
+        panic!("path, publications, polls");
+    };
+    let (publications, polls): (u64, u32) = (publications.parse().unwrap(), polls.parse().unwrap());
+    let dir = Dir::builder(path).poll(POLL).open().unwrap();
+    let live = dir.view(Tokens).unwrap();
+    if publications > 1 {
+        let opened = Path::new(path).join("..opened");
+        fs::write(&opened, "").unwrap();
+        let first = live.load().generation();
+        while live.load().generation() == first || opened.exists() {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    // Until nothing happens any more but polls.
+    thread::sleep(3 * YOUNG);
+    let mark = |path: &str| assert!(fs::metadata(path).is_err());
+    mark(BEGIN);
+    thread::sleep(POLL * polls);
+    mark(END);
+    drop(live);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_read() {
+        let log = "10 execve(\"x\") = 0\n11 futex(1) = 0\n10 statx(\"/keydir-bench-begins\") = -1\n\
+                   11 futex(1 <unfinished ...>\n12 newfstatat(\"a\") = 0\n11 <... futex resumed>) = 0\n\
+                   10 clock_nanosleep() = 0\n10 statx(\"/keydir-bench-ends\") = -1\n12 read(3) = 0\n";
+        let calls = read(log);
+        assert_eq!((calls.on_files, calls.others), (1, 1));
+    }
+}
