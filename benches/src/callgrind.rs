@@ -14,17 +14,18 @@ pub(crate) struct Cost {
     pub(crate) allocations: f64,
 }
 
-impl Cost {
-    pub(crate) fn each(self, count: usize) -> Self {
-        Self {
-            instructions: self.instructions / count as f64,
-            allocations: self.allocations / count as f64,
-        }
+/// What one turn of `function` (a part of its name will do) costs: this program is run again, inside callgrind, with
+/// `count` turns and with twice as many, said last, so that all else falls out.
+pub(crate) fn cost(function: &str, arguments: &[&str], count: usize) -> Cost {
+    let [once, twice] = [count, 2 * count].map(|count| run(function, arguments, count));
+    Cost {
+        instructions: (twice.instructions - once.instructions) / count as f64,
+        allocations: (twice.allocations - once.allocations) / count as f64,
     }
 }
 
-/// Runs this program again, inside callgrind, and counts what happens in `function` (a part of its name will do).
-pub(crate) fn cost(function: &str, arguments: &[&str]) -> Cost {
+/// Instructions are those of the function alone; callgrind counts calls everywhere.
+fn run(function: &str, arguments: &[&str], count: usize) -> Cost {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("callgrind.out");
     let status = Command::new("valgrind")
@@ -34,6 +35,7 @@ pub(crate) fn cost(function: &str, arguments: &[&str]) -> Cost {
         .arg(std::env::current_exe().unwrap())
         .arg("inside")
         .args(arguments)
+        .arg(count.to_string())
         .stdout(Stdio::null())
         .status()
         .expect("valgrind is needed; on Debian: apt-get install valgrind");

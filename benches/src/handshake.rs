@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, Connection, HandshakeKind, ServerConnection};
 
 use crate::Work;
-use crate::callgrind::{Cost, cost};
+use crate::callgrind::cost;
 use crate::pki::{Ca, DOMAIN};
 use crate::table::{Table, number};
 
@@ -25,6 +25,8 @@ struct Case {
     cas: usize,
     sessions: Sessions,
     peers: Peers,
+    /// The client tells the server whom it trusts; keydir does, rustls by itself never.
+    hints: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,17 +61,23 @@ impl Case {
                     cas,
                     sessions,
                     peers,
+                    hints: false,
                 }));
             }
         }
-        let mutual = |sessions, peers| Self {
+        let mutual = |cas, sessions, peers, hints| Self {
             mutual: true,
-            cas: 10,
+            cas,
             sessions,
             peers,
+            hints,
         };
-        cases.push(mutual(Sessions::Tickets, Peers::Resumed));
-        cases.push(mutual(Sessions::Stored, Peers::Known));
+        cases.push(mutual(10, Sessions::Tickets, Peers::Resumed, false));
+        cases.push(mutual(10, Sessions::Stored, Peers::Known, false));
+        for cas in [10, 100] {
+            cases.push(mutual(cas, Sessions::Stored, Peers::New, true));
+            cases.push(mutual(cas, Sessions::Stored, Peers::Resumed, true));
+        }
         cases
     }
 
@@ -94,28 +102,27 @@ impl Case {
             Peers::Resumed => "resumed",
         };
         let cas = if self.cas == 1 { "CA" } else { "CAs" };
-        format!("{what}, {who}, {} {cas}, {sessions}", self.cas)
+        let hints = if self.hints { ", names told" } else { "" };
+        format!("{what}, {who}, {} {cas}{hints}, {sessions}", self.cas)
     }
 }
 
 const CAS: usize = 100;
 /// Before what is counted: whatever is made only once in a process.
 const WARM_UP: usize = 4;
-const HANDSHAKES: usize = 40;
+const HANDSHAKES: usize = 20;
 
 pub(crate) fn bench(work: Work) {
     let handshakes = work.of(HANDSHAKES);
     let folder = tempfile::tempdir().unwrap();
-    prepare(folder.path(), handshakes + WARM_UP);
+    prepare(folder.path(), 2 * handshakes + WARM_UP);
     let mut table = Table::new();
     for (index, case) in Case::all().into_iter().enumerate() {
         let [ours, plain] = ["ours", "static"].map(|side| {
-            let (index, handshakes) = (index.to_string(), handshakes.to_string());
-            let arguments = ["handshake", side, folder.path().to_str().unwrap(), &index, &handshakes];
-            cost("shake_hands", &arguments)
+            let (index, pairs) = (index.to_string(), (2 * handshakes + WARM_UP).to_string());
+            let arguments = ["handshake", side, folder.path().to_str().unwrap(), &index, &pairs];
+            cost("shake_hands", &arguments, handshakes)
         });
-        let each = |cost: Cost| cost.each(handshakes);
-        let (ours, plain) = (each(ours), each(plain));
         for (unit, ours, plain) in [
             ("instructions", ours.instructions, plain.instructions),
             ("allocations", ours.allocations, plain.allocations),
@@ -149,12 +156,13 @@ fn prepare(folder: &Path, pairs: usize) {
 
 /// Makes the configs of one case, and then shakes hands.
 pub(crate) fn inside(arguments: &[&str]) {
-    let [side, folder, index, handshakes] = arguments else {
-        panic!("side, folder, case, handshakes");
+    let [side, folder, index, pairs, handshakes] = arguments else {
+        panic!("side, folder, case, pairs, handshakes");
     };
     let case = Case::all()[index.parse::<usize>().unwrap()];
     let handshakes: usize = handshakes.parse().unwrap();
-    let count = handshakes + WARM_UP;
+    // Always as many, whatever is counted.
+    let count: usize = pairs.parse().unwrap();
     let make = configs::maker(side, Path::new(folder), case);
     let name = |name: String| ServerName::try_from(name).unwrap();
     let pairs: Vec<_> = match case.peers {
@@ -177,7 +185,7 @@ pub(crate) fn inside(arguments: &[&str]) {
     for (pair, name) in warm_up {
         connect(pair, name, &mut wire);
     }
-    shake_hands(counted, &mut wire, &mut kinds);
+    shake_hands(&counted[..handshakes], &mut wire, &mut kinds);
     let expected = match case.peers {
         Peers::Resumed => HandshakeKind::Resumed,
         _ => HandshakeKind::Full,

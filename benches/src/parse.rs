@@ -46,13 +46,14 @@ pub(crate) fn bench(work: Work) {
     default_provider().install_default().expect("the first");
     let revisions = work.of(REVISIONS);
     let mut table = Table::new();
-    compare(&mut table, "tokens", &tokens(revisions), plain_tokens, |path| {
+    let what = format!("{revisions} tokens");
+    compare(&mut table, &what, &tokens(revisions), plain_tokens, |path| {
         let live = Dir::open(path).unwrap().view(Tokens).unwrap();
         live.load().len()
     });
     compare(
         &mut table,
-        "TLS identities",
+        &format!("{revisions} TLS identities"),
         &identities(revisions),
         plain_identities,
         |path| {
@@ -103,7 +104,7 @@ fn compare(
         ("computed", [figures[3], figures[4], figures[5]]),
     ] {
         let [ours, plain] = [ours, plain].map(|seconds| time(Duration::from_secs_f64(seconds)));
-        let measure = format!("{} {what}, {kind}", files.len());
+        let measure = format!("{what}, {kind}");
         table.ratio(&measure, ours, plain, ratio, Some(1.5));
     }
 }

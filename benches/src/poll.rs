@@ -40,20 +40,29 @@ impl View for Tokens {
 pub(crate) fn bench(work: Work) {
     let polls = work.of(POLLS);
     let mut table = Table::new();
-    for files in [1, 100, work.of(10_000)] {
-        for fresh in [false, true] {
-            let calls = count(files, fresh, polls);
-            let each = |count: usize| count as f64 / polls as f64;
-            let when = if fresh { "published while open" } else { "opened later" };
-            let measure = format!("{files} files, {when}: calls on files");
-            table.count(&measure, each(calls.on_files), None, Some(1.0));
-            table.count(
-                &format!("{files} files, {when}: waiting and waking"),
-                each(calls.others),
-                None,
-                None,
-            );
-        }
+    for (dirs, files, fresh) in [
+        (1, 1, false),
+        (1, 1, true),
+        (1, 100, true),
+        (1, work.of(10_000), true),
+        (100, 1, false),
+    ] {
+        let calls = count(dirs, files, fresh, polls);
+        let each = |count: usize| count as f64 / (polls * dirs) as f64;
+        let when = if fresh { "published while open" } else { "opened later" };
+        let measure = format!("directories: {dirs}, files: {files}, {when}");
+        table.count(
+            &format!("{measure}: calls on files"),
+            each(calls.on_files),
+            None,
+            Some(1.0),
+        );
+        table.count(
+            &format!("{measure}: waiting and waking"),
+            each(calls.others),
+            None,
+            None,
+        );
     }
     table.print();
 }
@@ -73,7 +82,7 @@ fn files(count: usize, token: &str) -> Files {
 }
 
 /// `fresh`: the publication that is polled came while the directory was open, so that it was read at once.
-fn count(count: usize, fresh: bool, polls: usize) -> Calls {
+fn count(dirs: usize, count: usize, fresh: bool, polls: usize) -> Calls {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("strace.log");
     let mut kubelet = Kubelet::with(&files(count, "one"));
@@ -84,7 +93,7 @@ fn count(count: usize, fresh: bool, polls: usize) -> Calls {
         .arg(std::env::current_exe().unwrap())
         .args(["inside", "poll"])
         .arg(kubelet.path())
-        .args([if fresh { "2" } else { "1" }, &polls.to_string()])
+        .args([dirs, 1 + usize::from(fresh), polls].map(|number| number.to_string()))
         .spawn()
         .expect("strace is needed; on Debian: apt-get install strace");
     if fresh {
@@ -131,12 +140,14 @@ const END: &str = "/keydir-bench-ends";
 
 /// Opens the directory, waits until it has seen so many publications, and then only polls.
 pub(crate) fn inside(arguments: &[&str]) {
-    let [path, publications, polls] = arguments else {
-        panic!("path, publications, polls");
+    let [path, dirs, publications, polls] = arguments else {
+        panic!("path, directories, publications, polls");
     };
     let (publications, polls): (u64, u32) = (publications.parse().unwrap(), polls.parse().unwrap());
-    let dir = Dir::builder(path).poll(POLL).open().unwrap();
-    let live = dir.view(Tokens).unwrap();
+    // To keydir they are different ones, though it is always the same.
+    let open = |_| Dir::builder(path).poll(POLL).open().unwrap().view(Tokens).unwrap();
+    let lives: Vec<_> = (0..dirs.parse::<usize>().unwrap()).map(open).collect();
+    let live = &lives[0];
     if publications > 1 {
         let opened = Path::new(path).join("..opened");
         fs::write(&opened, "").unwrap();
@@ -151,7 +162,7 @@ pub(crate) fn inside(arguments: &[&str]) {
     mark(BEGIN);
     thread::sleep(POLL * polls);
     mark(END);
-    drop(live);
+    drop(lives);
 }
 
 #[cfg(test)]

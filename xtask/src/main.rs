@@ -1,6 +1,7 @@
 //! The chores of this repository: `cargo xtask <chore>`.
 
 mod alone;
+mod bench;
 mod canaries;
 mod deny;
 mod files;
@@ -34,6 +35,7 @@ usage: cargo xtask <chore>
   clippy   all targets, all features, warnings are errors
   docs     rustdoc with private items, warnings are errors
   deny     licences, bans and sources of dependencies; advisories if their database is in reach
+  bench    figures: load, latency, parse, poll, handshake; all without a name; --quick for a tenth
   prove    a proof at its full count: torn, rotation, sessions, mutants, fuzz
 ";
 
@@ -53,8 +55,10 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(chore: Option<&str>, rest: &[String]) -> Outcome {
-    if chore == Some("prove") {
-        return prove::prove(rest);
+    match chore {
+        Some("bench") => return bench::bench(rest),
+        Some("prove") => return prove::prove(rest),
+        _ => {}
     }
     if let Some(surplus) = rest.first() {
         return Err(format!("one chore at a time, `{surplus}` is too much\n\n{USAGE}"));

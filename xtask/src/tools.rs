@@ -22,6 +22,12 @@ const TOOLS: &[Tool] = &[
     tool("node", "--version", "nodejs"),
 ];
 
+/// What `bench` calls as well.
+const BENCH_TOOLS: &[Tool] = &[
+    tool("strace", "--version", "strace"),
+    tool("valgrind", "--version", "valgrind"),
+];
+
 const fn tool(program: &'static str, probe: &'static str, debian: &'static str) -> Tool {
     Tool { program, probe, debian }
 }
@@ -29,9 +35,18 @@ const fn tool(program: &'static str, probe: &'static str, debian: &'static str) 
 /// Finds the tools; installs those that are missing if this is Debian and we are root, else says
 /// how to.
 pub(crate) fn tools() -> Outcome {
-    let missing: Vec<&str> = missing(TOOLS);
+    find(TOOLS)
+}
+
+/// The same for those that only `bench` needs.
+pub(crate) fn bench_tools() -> Outcome {
+    find(BENCH_TOOLS)
+}
+
+fn find(tools: &[Tool]) -> Outcome {
+    let missing: Vec<&str> = missing(tools);
     if missing.is_empty() {
-        println!("all {} found", TOOLS.len());
+        println!("all {} found", tools.len());
         return Ok(());
     }
     let mut install = Command::new("apt-get");
@@ -55,7 +70,7 @@ pub(crate) fn tools() -> Outcome {
             .env("DEBIAN_FRONTEND", "noninteractive"),
     )?;
     run::run(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
-    match self::missing(TOOLS).as_slice() {
+    match self::missing(tools).as_slice() {
         [] => Ok(()),
         still => Err(format!("installed, but still not usable: {}", still.join(" "))),
     }

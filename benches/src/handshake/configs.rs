@@ -82,6 +82,7 @@ fn ours(
             Sessions::Off | Sessions::Stored => server,
         };
         let client = client_config(&of_client).versions(&[&TLS13]);
+        let client = if case.hints { client } else { client.without_hints() };
         let client = match case.mutual {
             true => client.identity(&identity("client", n)),
             false => client,

@@ -101,5 +101,7 @@ mod tests {
         assert!(graves.hold_copy_of(&id(3), content(3)));
         let queues = [graves.oldest_ids.len(), graves.oldest_contents.len()];
         assert_eq!(queues, [1, 1], "what is forgotten leaves the queues too");
+        assert!(graves.ids.contains(&graves.oldest_ids[0]));
+        assert!(graves.contents.contains_key(&graves.oldest_contents[0]));
     }
 }

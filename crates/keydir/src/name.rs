@@ -301,6 +301,10 @@ mod tests {
             ("2026.11.24.key", Some(("2026.11.24", "key", false))),
             (&format!("{long}.key"), Some((long.as_str(), "key", false))),
             (&format!("{long}a.key"), None),
+            ("r1.a-1_b", Some(("r1", "a-1_b", false))),
+            ("r1.1", Some(("r1", "1", false))),
+            ("r1.-", Some(("r1", "-", false))),
+            ("r1._", Some(("r1", "_", false))),
             ("r1.key.tmp", None),
             ("key.key", None),
             ("r1.KEY", None),
@@ -313,6 +317,78 @@ mod tests {
             };
             let expected = expected.map(|(id, part, primary)| (id.to_owned(), part.to_owned(), primary));
             assert_eq!(parsed, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn ids_are_checked_where_they_come_as_text() {
+        let long = "a".repeat(241);
+        for good in ["r1", "2026.11.24", "A_b-3", &long] {
+            let read = id(good);
+            assert!(read == *good && read == good && read != *"other" && read != "other");
+            assert_eq!(format!("{read} {read:?} {read:>250}").matches(good).count(), 3);
+        }
+        let longer = long + "a";
+        for bad in [
+            "",
+            ".",
+            "r1.",
+            "r 1",
+            "r1.key",
+            "Primary",
+            "x.REVOKED",
+            "\u{e9}",
+            &longer,
+        ] {
+            let error = bad.parse::<RevisionId>().unwrap_err();
+            assert!(
+                error.to_string().starts_with(&format!("{bad:?} is no revision id")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn maps_of_ids_are_asked_with_text() {
+        let map = std::collections::HashMap::from([(id("r1"), 1), (id("r2"), 2)]);
+        assert_eq!(["r1", "r2", "r3"].map(|id| map.get(id)), [Some(&1), Some(&2), None]);
+    }
+
+    #[test]
+    fn the_longest_names_are_those_that_can_still_be_marked() {
+        for (id, end, expected) in [
+            (241, ".key", true),
+            (242, ".key", false),
+            (182, format!(".{}", "p".repeat(63)).as_str(), false),
+            (181, format!(".{}", "p".repeat(63)).as_str(), true),
+            (100, format!(".{}", "p".repeat(64)).as_str(), false),
+            (245, ".revoked", true),
+            (246, ".revoked", false),
+            (237, ".revoked.primary", true),
+            (238, ".revoked.primary", false),
+        ] {
+            let name = "a".repeat(id) + end;
+            let stray = matches!(FileName::parse(name.as_bytes()), FileName::Stray { .. });
+            assert_eq!(!stray, expected, "{id} {end}");
+        }
+    }
+
+    #[test]
+    fn in_the_flat_layout_a_name_is_a_part() {
+        for (name, expected) in [
+            (
+                "key",
+                FileName::File {
+                    id: id("flat"),
+                    part: "key".into(),
+                    primary: true,
+                },
+            ),
+            (".key", FileName::Hidden),
+            ("r1.key", FileName::Stray { revokes: false }),
+            ("key.revoked", FileName::Stray { revokes: true }),
+        ] {
+            assert_eq!(FileName::parse_flat(name.as_bytes()), expected, "{name}");
         }
     }
 
@@ -333,6 +409,7 @@ mod tests {
         for (i, a) in sorted.iter().enumerate() {
             for (j, b) in sorted.iter().enumerate() {
                 assert_eq!(id(a).cmp(&id(b)), i.cmp(&j), "{a} {b}");
+                assert_eq!(id(a) < id(b), i < j, "{a} {b}");
             }
         }
     }
