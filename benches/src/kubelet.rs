@@ -5,10 +5,11 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// A temporary directory in the kubelet's layout.
+/// A directory in the kubelet's layout, in a temporary folder of its own: who watches it watches the folder too.
 #[derive(Debug)]
 pub(crate) struct Kubelet {
-    root: tempfile::TempDir,
+    path: PathBuf,
+    _folder: tempfile::TempDir,
     publications: u32,
 }
 
@@ -17,8 +18,12 @@ pub(crate) type Files = Vec<(String, String)>;
 
 impl Kubelet {
     pub(crate) fn with(files: &Files) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys");
+        fs::create_dir(&path).unwrap();
         let mut kubelet = Self {
-            root: tempfile::tempdir().unwrap(),
+            path,
+            _folder: folder,
             publications: 0,
         };
         kubelet.publish(files);
@@ -27,7 +32,7 @@ impl Kubelet {
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.root.path()
+        &self.path
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {

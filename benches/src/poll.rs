@@ -84,7 +84,7 @@ fn files(count: usize, token: &str) -> Files {
 /// `fresh`: the publication that is polled came while the directory was open, so that it was read at once.
 fn count(dirs: usize, count: usize, fresh: bool, polls: usize) -> Calls {
     let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("strace.log");
+    let (log, opened) = (folder.path().join("strace.log"), folder.path().join("opened"));
     let mut kubelet = Kubelet::with(&files(count, "one"));
     thread::sleep(2 * YOUNG);
     let mut child = Command::new("strace")
@@ -93,19 +93,19 @@ fn count(dirs: usize, count: usize, fresh: bool, polls: usize) -> Calls {
         .arg(std::env::current_exe().unwrap())
         .args(["inside", "poll"])
         .arg(kubelet.path())
-        .args([dirs, 1 + usize::from(fresh), polls].map(|number| number.to_string()))
+        .args([dirs, polls].map(|number| number.to_string()))
+        .args(fresh.then_some(&opened))
         .spawn()
         .expect("strace is needed; on Debian: apt-get install strace");
     if fresh {
-        // The child goes on when it has seen the second one.
-        let opened = kubelet.file("..opened");
         while !opened.exists() {
             thread::sleep(Duration::from_millis(10));
         }
         let two = files(count, "two");
         kubelet.publish(&two);
-        fs::remove_file(opened).unwrap();
         kubelet.tidy(&two);
+        // The child goes on when this has gone and it has seen the second publication.
+        fs::remove_file(&opened).unwrap();
     }
     assert!(child.wait().unwrap().success());
     read(&fs::read_to_string(log).unwrap())
@@ -138,21 +138,20 @@ fn read(log: &str) -> Calls {
 const BEGIN: &str = "/keydir-bench-begins";
 const END: &str = "/keydir-bench-ends";
 
-/// Opens the directory, waits until it has seen so many publications, and then only polls.
+/// Opens the directory, says so by a file, waits until that has gone and there was another publication, and then only
+/// polls.
 pub(crate) fn inside(arguments: &[&str]) {
-    let [path, dirs, publications, polls] = arguments else {
-        panic!("path, directories, publications, polls");
+    let [path, dirs, polls, opened @ ..] = arguments else {
+        panic!("path, directories, polls");
     };
-    let (publications, polls): (u64, u32) = (publications.parse().unwrap(), polls.parse().unwrap());
+    let polls: u32 = polls.parse().unwrap();
     // To keydir they are different ones, though it is always the same.
     let open = |_| Dir::builder(path).poll(POLL).open().unwrap().view(Tokens).unwrap();
     let lives: Vec<_> = (0..dirs.parse::<usize>().unwrap()).map(open).collect();
-    let live = &lives[0];
-    if publications > 1 {
-        let opened = Path::new(path).join("..opened");
-        fs::write(&opened, "").unwrap();
-        let first = live.load().generation();
-        while live.load().generation() == first || opened.exists() {
+    if let [opened] = opened {
+        let first = lives[0].load().generation();
+        fs::write(opened, "").unwrap();
+        while lives[0].load().generation() == first || Path::new(opened).exists() {
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -160,7 +159,8 @@ pub(crate) fn inside(arguments: &[&str]) {
     thread::sleep(3 * YOUNG);
     let mark = |path: &str| assert!(fs::metadata(path).is_err());
     mark(BEGIN);
-    thread::sleep(POLL * polls);
+    // Half a poll less, so that no more than these fall into it.
+    thread::sleep(POLL * polls - POLL / 2);
     mark(END);
     drop(lives);
 }
