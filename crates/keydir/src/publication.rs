@@ -182,3 +182,37 @@ impl Builder {
         self.publication
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_says_what_it_is() {
+        for (fault, expected) in [
+            (Fault::NotRegular("FIFO"), "it is a FIFO, not a regular file"),
+            (Fault::Link("loops"), "it is a link that loops"),
+            (
+                Fault::TooLarge { size: 3, limit: 2 },
+                "it has 3 bytes, more than the limit of 2",
+            ),
+            (
+                Fault::Unreadable("no permission".into()),
+                "it cannot be read: no permission",
+            ),
+        ] {
+            assert_eq!(fault.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn what_the_source_finds_wrong_stands_among_the_problems() {
+        let mut builder = Builder::new(false);
+        builder.problem(Problem::new("limit", "(all)", "too much"));
+        let added: Result<(), ()> = builder.add(b"r1.key.tmp", |_| Err(()));
+        assert_eq!(added, Ok(()), "a stray is not read");
+        let publication = builder.finish(&|_| true);
+        let codes: Vec<_> = publication.problems.iter().map(|problem| problem.code).collect();
+        assert_eq!(codes, ["stray", "limit"]);
+    }
+}

@@ -298,3 +298,82 @@ fn a_reader_that_ignores_markers_would_be_caught() {
         &outcome,
     );
 }
+
+/// A CRL changes nothing of what was derived from the rest, but it must arrive; the same again must not.
+#[test]
+fn the_same_content_with_another_crl_is_taken_under_the_same_derivation() {
+    let made = |whole: &[u8]| {
+        let content = Fingerprint::of(b"content");
+        let mut made = Made::for_tests(content, 1_u8, Vec::new());
+        made.whole = Fingerprint::of(whole);
+        Arc::new(made)
+    };
+    let id: RevisionId = "r1".parse().unwrap();
+    let publish = |state, made: &Arc<Made<u8>>| {
+        let offer = Offer {
+            marked: true,
+            revoked: false,
+            named: true,
+            candidate: true,
+            made: Ok(Arc::clone(made)),
+            content: Some(made.content),
+        };
+        let offers = Offers::from([(id.clone(), offer)]);
+        let outcome = reconcile(&uses::ANCHORS, state, Input::New(offers), at(0));
+        assert!(outcome.events.is_empty());
+        let entry = &outcome.state.in_force[&id];
+        let is = (Arc::as_ptr(&entry.made), entry.derivation);
+        (outcome.state, is)
+    };
+    let (first, again, other) = (made(b"one crl"), made(b"one crl"), made(b"another crl"));
+    let (state, is) = publish(State::default(), &first);
+    let (state, still) = publish(state, &again);
+    assert_eq!(still, is, "what was parsed anew is the same");
+    let (_, now) = publish(state, &other);
+    assert_eq!(now, (Arc::as_ptr(&other), is.1));
+}
+
+#[test]
+fn copies_are_found_though_they_cannot_be_used() {
+    let broken = || Offer::<u8> {
+        marked: false,
+        revoked: false,
+        named: true,
+        candidate: true,
+        made: Err(Unusable::new("broken", "it is broken")),
+        content: Some(Fingerprint::of(b"the same")),
+    };
+    let ids = ["r1", "r2"].map(|id| id.parse::<RevisionId>().unwrap());
+    let offers = Offers::from(ids.map(|id| (id, broken())));
+    let outcome = reconcile(&uses::TOKEN_CHECK, State::default(), Input::New(offers), at(0));
+    let problems = outcome.problems.iter().filter(|problem| problem.code == "duplicate");
+    assert_eq!(
+        problems.map(|problem| problem.subject.as_str()).collect::<Vec<_>>(),
+        ["r1", "r2"]
+    );
+}
+
+#[test]
+fn the_next_moment_is_the_first_begin_or_end_that_is_to_come() {
+    let lies = [(10, 50), (20, 40)].map(|(begins, ends)| Lies {
+        content: Some(Content::Good { text: 1, begins, ends }),
+        marked: begins == 10,
+        revoked: false,
+    });
+    for (now, expected) in [
+        (0, Some(10)),
+        (10, Some(20)),
+        (15, Some(20)),
+        (20, Some(41)),
+        (45, Some(51)),
+        (60, None),
+    ] {
+        let outcome = reconcile(
+            &uses::ANCHORS,
+            State::default(),
+            Input::New(offers(&lies, true)),
+            at(now),
+        );
+        assert_eq!(outcome.next, expected.map(at), "at {now}");
+    }
+}
