@@ -14,6 +14,7 @@ pub(crate) fn test() -> Outcome {
     steps.step("tidy", tidy::tidy)?;
     steps.step("packages alone", alone::alone)?;
     steps.step("tests", tests)?;
+    steps.step("tests of the benches", benches)?;
     steps.step("no secret in the output", || canaries::search(LOG))?;
     steps.step("reference reader", reader)?;
     steps.step("first command", fresh::first_command)?;
@@ -23,12 +24,13 @@ pub(crate) fn test() -> Outcome {
 }
 
 /// `--show-output` prints what passing tests wrote, too: otherwise the log would hold nothing to be
-/// searched.
+/// searched. The benches stand apart, since the peers that they compare with turn features of rustls on.
 fn tests() -> Outcome {
     files::create_directory("target")?;
     canaries::forget()?;
+    let members = ["--workspace", "--exclude", "keydir-benches", "--all-features"];
     run::tee(
-        run::cargo().args(["test", "--workspace", "--all-features", "--", "--show-output"]),
+        run::cargo().arg("test").args(members).args(["--", "--show-output"]),
         LOG,
     )?;
     let log = files::read(LOG)?;
@@ -39,6 +41,10 @@ fn tests() -> Outcome {
     } else {
         Ok(())
     }
+}
+
+fn benches() -> Outcome {
+    run::run(run::cargo().args(["test", "-p", "keydir-benches", "--all-features"]))
 }
 
 /// The second implementation of docs/convention.md, against the cases that the `keydir` crate
