@@ -8,9 +8,7 @@ pub mod demo;
 mod failure;
 mod run;
 mod server;
-mod subject;
 mod target;
-mod witness;
 
 pub use client::{Client, Connection, Handshake, RequestError};
 pub use failure::Failure;

@@ -1,43 +1,30 @@
 //! An HTTPS server on one rustls config that stays the same while keys and CAs rotate.
 
 use std::convert::Infallible;
-use std::error::Error;
-use std::fmt;
 use std::future::Future;
-use std::io;
-use std::sync::Arc;
+use std::pin::pin;
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use keydir::RevisionId;
-use keydir_rustls::rustls::{HandshakeKind, ServerConfig};
-use keydir_rustls::{BuildError, Identity, TrustAnchors, server_config};
+use keydir_rustls::{Acceptor, BuildError, Connection, Ended, Identity, TrustAnchors, server_config};
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::failure::causes;
-use crate::subject;
-use crate::witness::Witness;
 
-/// A handshake takes no longer than this.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A connection waits so long for the next request.
 const IDLE: Duration = Duration::from_secs(60);
 /// At the end, requests in flight get so much time.
-const GRACE: Duration = Duration::from_secs(10);
-/// After an alert the client gets so much time to read it.
-const LINGER: Duration = Duration::from_secs(1);
+const LAST: Duration = Duration::from_secs(10);
 
 /// What clients must show.
 #[derive(Clone, Debug)]
@@ -53,56 +40,40 @@ pub enum Clients {
 /// The server: cheap to clone, serves any number of listeners.
 #[derive(Clone, Debug)]
 pub struct Server {
-    config: Arc<ServerConfig>,
-    identity: Identity,
-    clients: Clients,
+    acceptor: Acceptor,
 }
 
 /// What each answer of a connection says: how its handshake went.
 #[derive(Debug, Serialize)]
 struct About {
     revision: Option<RevisionId>,
-    client: Option<Peer>,
+    client: Option<Client>,
     resumed: bool,
 }
 
 #[derive(Debug, Serialize)]
-struct Peer {
+struct Client {
     subject: String,
     ca: RevisionId,
 }
 
-/// Why a connection was not served.
-#[derive(Debug)]
-enum Refused {
-    Handshake(io::Error),
-    TooSlow,
-    /// Its CA was removed while the handshake went on.
-    Removed,
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Handshake(_) => f.write_str("the handshake failed"),
-            Self::TooSlow => write!(f, "the handshake took longer than {} s", HANDSHAKE.as_secs()),
-            Self::Removed => f.write_str("the client's CA was removed during the handshake"),
-        }
-    }
-}
-
-impl Error for Refused {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Handshake(error) => Some(error),
-            Self::TooSlow | Self::Removed => None,
+impl About {
+    fn connection(connection: &Connection) -> Self {
+        Self {
+            revision: connection.identity().map(|key| key.id().clone()),
+            client: connection.peer().map(|peer| Client {
+                subject: peer.subject(),
+                ca: peer.ca().clone(),
+            }),
+            resumed: connection.is_resumed(),
         }
     }
 }
 
 impl Server {
-    /// Builds the one config. Sessions are kept in memory, or with `tickets` by the clients.
-    pub fn new(identity: &Identity, clients: Clients, tickets: bool) -> Result<Self, BuildError> {
+    /// Sessions are kept in memory, or with `tickets` by the clients. Connections that rest on what was revoked get
+    /// `grace` to finish what is in flight.
+    pub fn new(identity: &Identity, clients: Clients, tickets: bool, grace: Duration) -> Result<Self, BuildError> {
         let builder = server_config(identity);
         let builder = match &clients {
             Clients::Unasked => builder.no_client(),
@@ -110,17 +81,14 @@ impl Server {
             Clients::Required(anchors) => builder.require_client(anchors),
         };
         let builder = if tickets { builder.tickets() } else { builder };
-        Ok(Self {
-            config: Arc::new(builder.alpn(["http/1.1"]).build()?),
-            identity: identity.clone(),
-            clients,
-        })
+        let acceptor = builder.alpn(["http/1.1"]).acceptor()?.with_grace(grace);
+        Ok(Self { acceptor })
     }
 
     /// Serves until `end` resolves; then accepts no more, and lets requests in flight finish.
     pub async fn serve(self, listener: TcpListener, end: impl Future<Output = ()>) {
-        let graceful = GracefulShutdown::new();
-        tokio::pin!(end);
+        let (stop, stopped) = watch::channel(());
+        let mut end = pin!(end);
         loop {
             let accepted = tokio::select! {
                 () = &mut end => break,
@@ -128,7 +96,7 @@ impl Server {
             };
             match accepted {
                 Ok((tcp, _)) => {
-                    tokio::spawn(self.clone().connection(tcp, graceful.watcher()));
+                    tokio::spawn(self.clone().connection(tcp, stopped.clone()));
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: connections that end will give some back.
@@ -140,23 +108,26 @@ impl Server {
                 }
             }
         }
-        drop(listener);
-        if timeout(GRACE, graceful.shutdown()).await.is_err() {
-            tracing::warn!(seconds = GRACE.as_secs(), "connections were cut at the end");
+        drop((listener, stopped));
+        stop.send_replace(());
+        if timeout(LAST, stop.closed()).await.is_err() {
+            tracing::warn!(seconds = LAST.as_secs(), "connections were cut at the end");
         }
     }
 
-    async fn connection(self, tcp: TcpStream, watcher: Watcher) {
+    async fn connection(self, tcp: TcpStream, mut stopped: watch::Receiver<()>) {
         let peer = tcp.peer_addr().ok().map(tracing::field::display);
-        let handshake = timeout(HANDSHAKE, self.handshake(tcp)).await;
-        let (tls, about) = match handshake.unwrap_or(Err(Refused::TooSlow)) {
-            Ok(done) => done,
+        // Small answers must not wait for acknowledgements of earlier ones; without it they are only slower.
+        let _ = tcp.set_nodelay(true);
+        let tls = match self.acceptor.accept(tcp).await {
+            Ok(tls) => tls,
             Err(refused) => {
                 tracing::info!(peer, error = causes(&refused), "connection refused");
                 return;
             }
         };
-        let about = match serde_json::to_vec(&about) {
+        let connection = tls.connection().clone();
+        let about = match serde_json::to_vec(&About::connection(&connection)) {
             Ok(mut json) => {
                 json.push(b'\n');
                 Bytes::from(json)
@@ -166,66 +137,58 @@ impl Server {
                 return;
             }
         };
+        let closing = connection.closing();
         let service = service_fn(move |request| {
-            let answer = answer(&request, &about);
+            let answer = answer(&connection, &request, &about);
             async { Ok::<_, Infallible>(answer) }
         });
-        let connection = http1::Builder::new()
+        let http = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(IDLE)
             .serve_connection(TokioIo::new(tls), service);
-        if let Err(error) = watcher.watch(connection).await {
+        let mut http = pin!(http);
+        let ended = tokio::select! {
+            ended = &mut http => Some(ended),
+            why = closing => {
+                tracing::info!(peer, error = causes(&why), "connection ends");
+                None
+            }
+            _ = stopped.changed() => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
+                // What is in flight is answered. When a grace is over, the stream itself fails.
+                http.as_mut().graceful_shutdown();
+                http.await
+            }
+        };
+        if let Err(error) = ended {
             // Clients go away without a word all the time.
             tracing::debug!(peer, error = causes(&error), "connection ended");
         }
     }
-
-    async fn handshake(&self, tcp: TcpStream) -> Result<(TlsStream<TcpStream>, About), Refused> {
-        // Small answers must not wait for acknowledgements of earlier ones; without it they are only slower.
-        let _ = tcp.set_nodelay(true);
-        let (config, witness) = Witness::of_connection(&self.config, &self.identity);
-        let accept = TlsAcceptor::from(Arc::new(config)).accept(tcp).into_fallible();
-        let tls = match accept.await {
-            Ok(tls) => tls,
-            Err((error, tcp)) => {
-                linger(tcp).await;
-                return Err(Refused::Handshake(error));
-            }
-        };
-        let (_, session) = tls.get_ref();
-        let client = match (&self.clients, session.peer_certificates()) {
-            (Clients::Optional(anchors) | Clients::Required(anchors), Some(certificates)) => {
-                // The handshake is verified; this asks once more, after it, so that a removal on the way is seen.
-                let ca = anchors.revision_of_client(certificates).ok_or(Refused::Removed)?;
-                let leaf = certificates.first();
-                Some(Peer {
-                    subject: leaf.and_then(|leaf| subject::of_certificate(leaf)).unwrap_or_default(),
-                    ca,
-                })
-            }
-            _ => None,
-        };
-        let about = About {
-            revision: witness.presented(),
-            client,
-            resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
-        };
-        Ok((tls, about))
-    }
 }
 
-/// Lets a refused client read the alert: to close while bytes of it are unread would reset the connection, and the
-/// reason would be lost on the way.
-async fn linger(mut tcp: TcpStream) {
-    let drain = async {
-        let _ = tcp.shutdown().await;
-        let mut rest = [0; 4096];
-        while matches!(tcp.read(&mut rest).await, Ok(1..)) {}
+fn answer(connection: &Connection, request: &Request<Incoming>, about: &Bytes) -> Response<Full<Bytes>> {
+    let mut response = match (connection.stands(), connection.why()) {
+        // Nothing of it may begin any more; it may be tried on another connection (RFC 9110, 15.5.20).
+        (false, Some(Ended::Peer { .. })) => {
+            let mut response = Response::new(Full::default());
+            *response.status_mut() = StatusCode::MISDIRECTED_REQUEST;
+            response
+        }
+        _ => describe(request, about),
     };
-    let _ = timeout(LINGER, drain).await;
+    // Whoever keeps a connection learns in time that there is something newer behind the next one.
+    if !connection.stands() || connection.is_superseded() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
 }
 
-fn answer(request: &Request<Incoming>, about: &Bytes) -> Response<Full<Bytes>> {
+fn describe(request: &Request<Incoming>, about: &Bytes) -> Response<Full<Bytes>> {
     if *request.method() == Method::GET || *request.method() == Method::HEAD {
         let mut response = Response::new(Full::new(about.clone()));
         let json = HeaderValue::from_static("application/json");

@@ -4,7 +4,7 @@
 use keydir_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
 };
 
 use crate::canaries::never_to_be_printed;
@@ -54,8 +54,20 @@ impl Ca {
 
     /// A certificate for `localhost` with this common name, good for both ends.
     pub fn leaf(&self, name: &str) -> Leaf {
-        let key = new_key();
-        let certificate = leaf_params(name).signed_by(&key, &self.issuer).unwrap();
+        self.leaf_for(name, &new_key())
+    }
+
+    /// The same with an RSA key.
+    pub fn rsa_leaf(&self, name: &str) -> Leaf {
+        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+        // The middle of the PEM lies among the secret numbers; the public one comes before.
+        let pem = key.serialize_pem();
+        never_to_be_printed(pem.lines().nth(12).unwrap());
+        self.leaf_for(name, &key)
+    }
+
+    fn leaf_for(&self, name: &str, key: &KeyPair) -> Leaf {
+        let certificate = leaf_params(name).signed_by(key, &self.issuer).unwrap();
         Leaf {
             crt: certificate.pem(),
             key: key.serialize_pem(),

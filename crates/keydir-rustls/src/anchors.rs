@@ -1,5 +1,6 @@
 //! Whom a server or a client trusts: all accepted CAs of a directory, at each handshake and each resumption.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,15 +12,17 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 
+use crate::admission::{Admission, Rule};
 use crate::error::OpenError;
 use crate::guard::{Gate, GuardedStore, GuardedTickets};
 use crate::hints::Hints;
 use crate::identity::Identity;
 use crate::judge::Judge;
+use crate::peer::Peer;
 use crate::provider::provider;
 use crate::resumption::FaithfulStore;
 use crate::trust::Role;
-use crate::verifier::{ClientVerifier, ServerVerifier};
+use crate::verifier::{Asks, ClientVerifier, ServerVerifier};
 use crate::view::{AnchorsView, Kind};
 
 /// rustls's own default.
@@ -40,9 +43,10 @@ const CLIENT_SESSIONS: usize = 256;
 /// let config = keydir_rustls::server_config(&identity).require_client(&anchors).build()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TrustAnchors {
     judge: Arc<Judge>,
+    rule: Option<Rule>,
     hints: Arc<Hints>,
     provider: Arc<CryptoProvider>,
 }
@@ -86,6 +90,7 @@ impl TrustAnchors {
         let judge = Judge::new(live, provider.signature_verification_algorithms);
         Ok(Self {
             judge: Arc::new(judge),
+            rule: None,
             hints,
             provider,
         })
@@ -100,12 +105,12 @@ impl TrustAnchors {
     ///
     /// That alone lets the clients of a removed CA go on by resumed sessions: [`guard`](Self::guard) the config too.
     pub fn client_verifier(&self) -> Arc<dyn ClientCertVerifier> {
-        self.verify_clients(true)
+        self.verify_clients(true, true)
     }
 
     /// Likewise, but clients may show none. Goes with [`guard_optional`](Self::guard_optional).
     pub fn optional_client_verifier(&self) -> Arc<dyn ClientCertVerifier> {
-        self.verify_clients(false)
+        self.verify_clients(false, true)
     }
 
     /// For rustls's own builder: verifies each server by what is trusted at that moment, and tells it the names of the
@@ -114,7 +119,10 @@ impl TrustAnchors {
     /// That alone lets the servers of a removed CA go on by resumed sessions: give the config
     /// [`resumption`](Self::resumption) too.
     pub fn server_verifier(&self) -> Arc<dyn ServerCertVerifier> {
-        self.verify_servers(true)
+        self.verify_servers(Asks {
+            hints: true,
+            name: true,
+        })
     }
 
     /// Binds the sessions of a config to this trust; required where rustls's own builder was used. Every session is
@@ -136,8 +144,29 @@ impl TrustAnchors {
     /// no longer trusted or the identity changes, and never after. One for each config.
     pub fn resumption(&self, identity: Option<&Identity>) -> Resumption {
         let sessions = Arc::new(ClientSessionMemoryCache::new(CLIENT_SESSIONS));
-        let store = FaithfulStore::new(&self.judge, identity, sessions);
+        let store = FaithfulStore::new(&self.admission(Role::Server), identity, sessions);
         Resumption::store(Arc::new(store))
+    }
+
+    /// The same anchors, but of the peers that they vouch for only those that the rule lets in: an allow-list, by names
+    /// or by SPIFFE ID. It is asked at each handshake, full or resumed, on the thread that performs it, so that what it
+    /// goes by may be reloaded at any time; who is refused sees the alert `access_denied`. Connections that are alive
+    /// are asked about after [`Acceptor::recheck`](crate::Acceptor::recheck).
+    ///
+    /// ```no_run
+    /// # let anchors = keydir_rustls::TrustAnchors::open("/run/secrets/mesh-ca")?;
+    /// let anchors = anchors.only(|peer| peer.spiffe_id().as_deref() == Some("spiffe://mesh.example/ns/shop/sa/cart"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn only(&self, rule: impl Fn(&Peer) -> bool + Send + Sync + 'static) -> Self {
+        let rule: Rule = match self.rule.clone() {
+            Some(other) => Arc::new(move |peer| other(peer) && rule(peer)),
+            None => Arc::new(rule),
+        };
+        Self {
+            rule: Some(rule),
+            ..self.clone()
+        }
     }
 
     /// The revision that vouches for a client today, by its certificates (leaf first), as
@@ -154,32 +183,42 @@ impl TrustAnchors {
 
     fn revision_of(&self, role: Role, certificates: &[CertificateDer<'_>]) -> Option<RevisionId> {
         let chain = certificates.iter().map(AsRef::as_ref);
-        self.judge.vouches(role, chain, self.judge.now()).ok()
+        let admitted = self.admission(role).admits(chain, self.judge.now());
+        admitted.ok().map(|admitted| admitted.revision)
+    }
+
+    pub(crate) fn admission(&self, role: Role) -> Admission {
+        Admission {
+            judge: Arc::clone(&self.judge),
+            role,
+            rule: self.rule.clone(),
+        }
     }
 
     pub(crate) fn provider(&self) -> &Arc<CryptoProvider> {
         &self.provider
     }
 
-    pub(crate) fn verify_clients(&self, mandatory: bool) -> Arc<dyn ClientCertVerifier> {
+    pub(crate) fn verify_clients(&self, mandatory: bool, tells: bool) -> Arc<dyn ClientCertVerifier> {
         Arc::new(ClientVerifier {
-            judge: Arc::clone(&self.judge),
+            admission: self.admission(Role::Client),
             hints: Arc::clone(&self.hints),
             mandatory,
+            tells,
         })
     }
 
-    pub(crate) fn verify_servers(&self, tells: bool) -> Arc<dyn ServerCertVerifier> {
+    pub(crate) fn verify_servers(&self, asks: Asks) -> Arc<dyn ServerCertVerifier> {
         Arc::new(ServerVerifier {
-            judge: Arc::clone(&self.judge),
+            admission: self.admission(Role::Server),
             hints: Arc::clone(&self.hints),
-            tells,
+            asks,
         })
     }
 
     pub(crate) fn guard_sessions(&self, config: &mut ServerConfig, anonymous: bool) {
         let gate = Gate {
-            judge: Arc::clone(&self.judge),
+            admission: self.admission(Role::Client),
             anonymous,
         };
         config.session_storage = Arc::new(GuardedStore {
@@ -190,5 +229,14 @@ impl TrustAnchors {
             gate,
             inner: Arc::clone(&config.ticketer),
         });
+    }
+}
+
+impl fmt::Debug for TrustAnchors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrustAnchors")
+            .field("judge", &self.judge)
+            .field("rule", &self.rule.is_some())
+            .finish_non_exhaustive()
     }
 }

@@ -6,10 +6,15 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::server::{ProducesTickets, ServerSessionMemoryCache};
 use rustls::{ClientConfig, DEFAULT_VERSIONS, ServerConfig, SupportedProtocolVersion};
 
+#[cfg(feature = "tokio")]
+use crate::admission::Admission;
 use crate::anchors::TrustAnchors;
 use crate::error::BuildError;
 use crate::identity::Identity;
 use crate::provider::{DirectoryTime, ticketer};
+#[cfg(feature = "tokio")]
+use crate::trust::Role;
+use crate::verifier::Asks;
 
 /// Sessions that a server remembers without tickets; TLS 1.3 takes two for each handshake.
 const SERVER_SESSIONS: usize = 4096;
@@ -53,7 +58,9 @@ impl ServerWithoutClients {
     fn with(self, clients: Clients) -> ServerBuilder {
         ServerBuilder {
             identity: self.0,
+            others: Vec::new(),
             clients,
+            tells: true,
             alpn: Vec::new(),
             tickets: Tickets::Off,
             versions: DEFAULT_VERSIONS.to_vec(),
@@ -66,7 +73,9 @@ impl ServerWithoutClients {
 #[must_use = "nothing happens until it is built"]
 pub struct ServerBuilder {
     identity: Identity,
+    others: Vec<Identity>,
     clients: Clients,
+    tells: bool,
     alpn: Vec<Vec<u8>>,
     tickets: Tickets,
     versions: Vec<&'static SupportedProtocolVersion>,
@@ -87,6 +96,30 @@ enum Tickets {
 }
 
 impl ServerBuilder {
+    /// Presents this identity, in place of the one that the config began with, to clients that ask for a name (SNI)
+    /// which fits it better: a name of its primary before a wildcard, and a wildcard (for one whole label) before
+    /// none. Of identities that fit equally the first given is presented, and so is the very first where none fits, or
+    /// where the client asks for no name. May be said again for more. Each identity rotates for itself.
+    ///
+    /// ```no_run
+    /// # use keydir_rustls::{Identity, server_config};
+    /// let shop = Identity::open("/run/secrets/shop-tls")?;
+    /// let blog = Identity::open("/run/secrets/blog-tls")?;
+    /// let config = server_config(&shop).no_client().also_identity(&blog).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn also_identity(mut self, identity: &Identity) -> Self {
+        self.others.push(identity.clone());
+        self
+    }
+
+    /// Does not tell clients the names of the CAs. They are sent in clear in TLS 1.2, and with many CAs they are long.
+    /// Clients that have several certificates cannot choose by them then.
+    pub fn without_hints(mut self) -> Self {
+        self.tells = false;
+        self
+    }
+
     /// The protocols offered by ALPN, the preferred one first.
     pub fn alpn<P: Into<Vec<u8>>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
         self.alpn = protocols.into_iter().map(Into::into).collect();
@@ -125,11 +158,11 @@ impl ServerBuilder {
             .with_protocol_versions(&self.versions)
             .map_err(BuildError::Rustls)?;
         let builder = match &self.clients {
-            Clients::Required(anchors) => builder.with_client_cert_verifier(anchors.verify_clients(true)),
-            Clients::Optional(anchors) => builder.with_client_cert_verifier(anchors.verify_clients(false)),
+            Clients::Required(anchors) => builder.with_client_cert_verifier(anchors.verify_clients(true, self.tells)),
+            Clients::Optional(anchors) => builder.with_client_cert_verifier(anchors.verify_clients(false, self.tells)),
             Clients::Unasked => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_cert_resolver(self.identity.server_resolver());
+        let mut config = builder.with_cert_resolver(self.identity.server_resolver_beside(self.others));
         config.alpn_protocols = self.alpn;
         config.session_storage = ServerSessionMemoryCache::new(SERVER_SESSIONS);
         match self.tickets {
@@ -143,6 +176,17 @@ impl ServerBuilder {
             Clients::Unasked => {}
         }
         Ok(config)
+    }
+
+    /// What connections of this config rest on.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn rests_on(&self) -> (Option<Admission>, Vec<Identity>) {
+        let admission = match &self.clients {
+            Clients::Required(anchors) | Clients::Optional(anchors) => Some(anchors.admission(Role::Client)),
+            Clients::Unasked => None,
+        };
+        let identities = std::iter::once(&self.identity).chain(&self.others);
+        (admission, identities.cloned().collect())
     }
 }
 
@@ -161,7 +205,10 @@ pub fn client_config(anchors: &TrustAnchors) -> ClientBuilder {
     ClientBuilder {
         anchors: anchors.clone(),
         identity: None,
-        tells: true,
+        asks: Asks {
+            hints: true,
+            name: true,
+        },
         versions: DEFAULT_VERSIONS.to_vec(),
     }
 }
@@ -170,9 +217,9 @@ pub fn client_config(anchors: &TrustAnchors) -> ClientBuilder {
 #[derive(Clone, Debug)]
 #[must_use = "nothing happens until it is built"]
 pub struct ClientBuilder {
-    anchors: TrustAnchors,
-    identity: Option<Identity>,
-    tells: bool,
+    pub(crate) anchors: TrustAnchors,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) asks: Asks,
     versions: Vec<&'static SupportedProtocolVersion>,
 }
 
@@ -183,9 +230,29 @@ impl ClientBuilder {
         self
     }
 
-    /// Does not tell servers the names of the CAs. They are sent in clear, and with many CAs they are long.
+    /// Does not tell servers the names of the CAs. They are sent in clear, and with many CAs they are long. Servers that
+    /// have several certificates cannot choose by them then.
     pub fn without_hints(mut self) -> Self {
-        self.tells = false;
+        self.asks.hints = false;
+        self
+    }
+
+    /// Verifies servers by SPIFFE ID, as X.509-SVIDs are meant to be, in place of their DNS name: the certificate must
+    /// have a SPIFFE ID, and the rule must let it in. It may go by something that is reloaded; a session is resumed
+    /// without asking it, but a [`Connector`](crate::Connector) asks after each handshake.
+    ///
+    /// ```no_run
+    /// # let anchors = keydir_rustls::TrustAnchors::open("/run/secrets/mesh-ca")?;
+    /// let config = keydir_rustls::client_config(&anchors)
+    ///     .spiffe(|id| id == "spiffe://mesh.example/ns/shop/sa/db")
+    ///     .build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn spiffe(mut self, rule: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        self.anchors = self
+            .anchors
+            .only(move |peer| peer.spiffe_id().is_some_and(|id| rule(&id)));
+        self.asks.name = false;
         self
     }
 
@@ -199,7 +266,7 @@ impl ClientBuilder {
     pub fn build(self) -> Result<ClientConfig, BuildError> {
         let clock = self.anchors.live().dir().clock();
         let time = Arc::new(DirectoryTime(Arc::clone(clock)));
-        let verifier: Arc<dyn ServerCertVerifier> = self.anchors.verify_servers(self.tells);
+        let verifier: Arc<dyn ServerCertVerifier> = self.anchors.verify_servers(self.asks);
         let builder = ClientConfig::builder_with_details(Arc::clone(self.anchors.provider()), time)
             .with_protocol_versions(&self.versions)
             .map_err(BuildError::Rustls)?

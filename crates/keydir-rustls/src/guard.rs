@@ -9,14 +9,13 @@ use std::sync::{Arc, Once};
 
 use rustls::server::{ProducesTickets, StoresServerSessions};
 
-use crate::judge::Judge;
+use crate::admission::Admission;
 use crate::session::Peer;
-use crate::trust::Role;
 
 /// Decides which sessions may be kept and resumed.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
-    pub(crate) judge: Arc<Judge>,
+    pub(crate) admission: Admission,
     /// Whether clients without a certificate are let in, so that their sessions are too.
     pub(crate) anonymous: bool,
 }
@@ -27,7 +26,7 @@ impl Gate {
         match Peer::of(session) {
             Some(Peer::Anonymous) => self.anonymous,
             Some(Peer::Chain(chain)) => {
-                let verdict = self.judge.vouches(Role::Client, chain, self.judge.now());
+                let verdict = self.admission.admits(chain, self.admission.now());
                 if let Err(error) = &verdict {
                     tracing::debug!(%error, "session dropped: its client is not trusted any more");
                 }

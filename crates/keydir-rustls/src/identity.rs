@@ -1,22 +1,28 @@
-//! Who a server or a client is: the primary of a directory, at each handshake.
+//! Who a server or a client is: the primary of a directory, at each handshake, or another revision that its peer can
+//! verify instead.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
-use keydir::{Dir, Key, Live, NoPrimary};
+use keydir::{Dir, Key, KeySet, Live, NoPrimary};
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use crate::choice::{Named, Said, choose, may_stand_in};
+use crate::chosen;
 use crate::error::OpenError;
 use crate::identity_view::{IdentityKey, IdentityView};
 use crate::provider::provider;
 
 /// The TLS identity of a server or a client: certificates and keys in a directory, of which the primary is presented.
+/// A peer that has said that it cannot verify the primary, by the names of its CAs or by its signature schemes, is
+/// presented another revision that it can verify, if one is in force and inside its validity: so old and new ends of a
+/// rotation meet.
 ///
 /// A revision is a `crt` (PEM: the leaf, then its chain) and a `key` (PEM: PKCS#8, SEC1 or PKCS#1, without a
 /// passphrase). It is usable if the key is the leaf's, each certificate was issued by the next, and the dates make
@@ -69,12 +75,25 @@ impl Identity {
         &self.shared.live
     }
 
-    /// For rustls's own builder: presents the primary to each client, without a lock or an allocation.
+    /// For rustls's own builder: presents the primary to each client, or another revision to one that has said that it
+    /// cannot verify the primary, and can verify that one. Without a lock or an allocation where it is the primary.
     pub fn server_resolver(&self) -> Arc<dyn ResolvesServerCert> {
-        Arc::new(ServerResolver(self.clone()))
+        Arc::new(ServerResolver {
+            default: self.clone(),
+            others: Vec::new(),
+        })
     }
 
-    /// For rustls's own builder: presents the primary to each server that asks. Give the config
+    /// Likewise, but to clients that ask for a name for which one of the others is, that one.
+    pub(crate) fn server_resolver_beside(&self, others: Vec<Self>) -> Arc<dyn ResolvesServerCert> {
+        Arc::new(ServerResolver {
+            default: self.clone(),
+            others,
+        })
+    }
+
+    /// For rustls's own builder: presents the primary to each server that asks, or another revision to one that has said
+    /// that it cannot verify the primary, and can verify that one. Give the config
     /// [`TrustAnchors::resumption`](crate::TrustAnchors::resumption) too: a resumed session presents what the first
     /// handshake did.
     pub fn client_resolver(&self) -> Arc<dyn ResolvesClientCert> {
@@ -85,29 +104,37 @@ impl Identity {
         self.shared.live.view().provider()
     }
 
-    fn certified(&self) -> Option<Arc<CertifiedKey>> {
-        let set = self.shared.live.load();
-        set.primary().ok().map(|key| Arc::clone(key.certified()))
-    }
-
-    /// A number that changes with what clients present: if it is the same at two moments, no client has presented
-    /// anything else between them than at both.
+    /// A number that changes with what clients have presented: if it is the same at two moments, all that any client has
+    /// presented between them could be presented at both.
     pub(crate) fn epoch(&self) -> u64 {
         let set = self.shared.live.load();
-        self.shared.presented.note(set.primary().ok())
+        self.shared.presented.primary(set.primary().ok());
+        self.shared.presented.look(&set);
+        self.shared.presented.changes.load(Ordering::SeqCst)
+    }
+
+    /// How well what is presented fits the name that a client has asked for.
+    fn named(&self, name: &str) -> Named {
+        let set = self.shared.live.load();
+        set.primary().map_or(Named::Not, |primary| primary.traits().named(name))
     }
 }
 
-/// What clients presented last, and how often it changed. All that look at the primary note it, so that a change which
-/// nobody has seen was presented to nobody either.
+/// What clients have presented, and how often something of it came to its end. All that look at an identity note what
+/// they see, so that a change which nobody has seen was presented to nobody either.
 #[derive(Debug, Default)]
 struct Presented {
+    /// The primary of the last look.
     last: ArcSwapOption<Key<IdentityKey>>,
+    /// What was presented in the primary's place and may still be. No keys are kept alive by it.
+    others: Mutex<Vec<Weak<Key<IdentityKey>>>>,
+    /// Whether there are `others`, so that nobody takes the lock for nothing.
+    any: AtomicBool,
     changes: AtomicU64,
 }
 
 impl Presented {
-    fn note(&self, now: Option<&Arc<Key<IdentityKey>>>) -> u64 {
+    fn primary(&self, now: Option<&Arc<Key<IdentityKey>>>) {
         let same = match (&*self.last.load(), now) {
             (Some(last), Some(now)) => Arc::ptr_eq(last, now),
             (None, None) => true,
@@ -117,16 +144,66 @@ impl Presented {
             self.last.store(now.cloned());
             self.changes.fetch_add(1, Ordering::SeqCst);
         }
-        self.changes.load(Ordering::SeqCst)
+    }
+
+    /// Before it is presented, so that it is known when a session that rests on it is kept.
+    fn other(&self, set: &KeySet<IdentityView>, key: &Arc<Key<IdentityKey>>) {
+        self.look(set);
+        let mut others = self.others();
+        if !others.iter().any(|known| Weak::as_ptr(known) == Arc::as_ptr(key)) {
+            others.push(Arc::downgrade(key));
+        }
+        self.any.store(true, Ordering::SeqCst);
+    }
+
+    /// Drops what may not be presented any more. The change is counted before it is forgotten why.
+    fn look(&self, set: &KeySet<IdentityView>) {
+        if !self.any.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut others = self.others();
+        let before = others.len();
+        others.retain(|key| key.upgrade().is_some_and(|key| may_stand_in(set, &key)));
+        if others.len() < before {
+            self.changes.fetch_add(1, Ordering::SeqCst);
+        }
+        self.any.store(!others.is_empty(), Ordering::SeqCst);
+    }
+
+    fn others(&self) -> MutexGuard<'_, Vec<Weak<Key<IdentityKey>>>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Debug)]
-struct ServerResolver(Identity);
+struct ServerResolver {
+    default: Identity,
+    others: Vec<Identity>,
+}
+
+impl ServerResolver {
+    /// The identity for a name: the first of those that fit best, so that the default one wins where none does.
+    fn identity(&self, name: Option<&str>) -> &Identity {
+        let Some(name) = name.filter(|_| !self.others.is_empty()) else {
+            return &self.default;
+        };
+        let mut best = (self.default.named(name), &self.default);
+        for other in &self.others {
+            let named = other.named(name);
+            if named > best.0 {
+                best = (named, other);
+            }
+        }
+        best.1
+    }
+}
 
 impl ResolvesServerCert for ServerResolver {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.certified()
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let set = self.identity(hello.server_name()).shared.live.load();
+        let key = choose(&set, &Said::by_client(&hello))?;
+        chosen::note(key);
+        Some(Arc::clone(key.certified()))
     }
 }
 
@@ -134,11 +211,17 @@ impl ResolvesServerCert for ServerResolver {
 struct ClientResolver(Identity);
 
 impl ResolvesClientCert for ClientResolver {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let set = self.0.shared.live.load();
+    fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let Shared { live, presented } = &*self.0.shared;
+        let set = live.load();
         let primary = set.primary().ok();
-        self.0.shared.presented.note(primary);
-        primary.map(|key| Arc::clone(key.certified()))
+        presented.primary(primary);
+        let key = choose(&set, &Said::by_server(authorities, schemes))?;
+        if !primary.is_some_and(|primary| Arc::ptr_eq(primary, key)) {
+            presented.other(&set, key);
+        }
+        chosen::note(key);
+        Some(Arc::clone(key.certified()))
     }
 
     fn has_certs(&self) -> bool {

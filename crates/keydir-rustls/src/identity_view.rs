@@ -11,6 +11,7 @@ use rustls::{Error, InconsistentKeys};
 use webpki::EndEntityCert;
 
 use crate::certificate::Certificate;
+use crate::choice::Traits;
 use crate::pem;
 
 /// Reads a directory as TLS identities. [`Identity`](crate::Identity) makes it.
@@ -23,6 +24,7 @@ pub struct IdentityView {
 pub struct IdentityKey {
     certified: Arc<CertifiedKey>,
     piece: Piece,
+    traits: Traits,
 }
 
 impl IdentityKey {
@@ -39,6 +41,10 @@ impl IdentityKey {
     /// The leaf's dates.
     pub fn piece(&self) -> &Piece {
         &self.piece
+    }
+
+    pub(crate) fn traits(&self) -> &Traits {
+        &self.traits
     }
 }
 
@@ -75,6 +81,7 @@ impl IdentityView {
             .part("crt")),
         }?;
         Ok(IdentityKey {
+            traits: Traits::of(&certified),
             certified: Arc::new(certified),
             piece,
         })

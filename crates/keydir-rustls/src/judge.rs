@@ -4,13 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use keydir::{Clock, Live, RevisionId};
+use keydir::{Clock, Live};
 use rustls::Error;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::trust::Role;
-use crate::verdict::{Verdict, Verdicts};
+use crate::verdict::{Admitted, Verdict, Verdicts};
 use crate::view::AnchorsView;
 
 pub(crate) struct Judge {
@@ -44,13 +44,13 @@ impl Judge {
         UnixTime::since_unix_epoch(since_1970.unwrap_or_default())
     }
 
-    /// The revision that vouches for a chain (leaf first) today.
+    /// Whether a chain (leaf first) is vouched for today, and by which revision.
     pub(crate) fn vouches<'a>(
         &self,
         role: Role,
         chain: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>,
         now: UnixTime,
-    ) -> Result<RevisionId, Error> {
+    ) -> Result<Admitted, Error> {
         let chain = chain.into_iter();
         let set = self.live.load();
         let trust = set.whole();
@@ -59,19 +59,19 @@ impl Judge {
             && verdict.serial == trust.serial()
             && verdict.vouched.holds_at(now)
         {
-            return Ok(verdict.vouched.revision.clone());
+            return Ok(verdict.admitted());
         }
         let chain: Vec<_> = chain.map(CertificateDer::from).collect();
         let (leaf, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
         let vouched = trust.vouch(role, leaf, intermediates, now, self.algorithms.all)?;
-        let revision = vouched.revision.clone();
         let verdict = Verdict {
             chain: chain.into_iter().map(CertificateDer::into_owned).collect(),
             serial: trust.serial(),
             vouched,
         };
+        let admitted = verdict.admitted();
         self.verdicts.keep(role, verdict);
-        Ok(revision)
+        Ok(admitted)
     }
 
     /// Whether what was verified a moment ago in the same handshake still stands, asked when the peer proves that it

@@ -1,8 +1,13 @@
 #![doc = include_str!("../README.md")]
 
+mod admission;
 mod anchors;
 mod certificate;
+mod choice;
+mod chosen;
 mod config;
+#[cfg(feature = "tokio")]
+mod connections;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -12,10 +17,12 @@ mod hints;
 mod identity;
 mod identity_view;
 mod judge;
+mod peer;
 mod pem;
 mod provider;
 mod resumption;
 mod session;
+mod subject;
 mod trust;
 mod verdict;
 mod verifier;
@@ -25,8 +32,11 @@ pub use rustls;
 
 pub use anchors::TrustAnchors;
 pub use config::{ClientBuilder, ServerBuilder, ServerWithoutClients, client_config, server_config};
+#[cfg(feature = "tokio")]
+pub use connections::{Acceptor, Connection, Connector, Ended, HandshakeError, TlsStream};
 pub use error::{BuildError, NoProvider, OpenError};
 pub use identity::Identity;
 pub use identity_view::{IdentityKey, IdentityView};
+pub use peer::Peer;
 pub use trust::Trust;
 pub use view::{Accepted, AnchorsView};

@@ -3,7 +3,8 @@
 //! A client that resumes does not see the server's certificates again, and is known to the server by the identity of
 //! the first handshake. rustls keeps from the store both of which a session rests on, and a TLS 1.3 server may send a
 //! ticket at any time, so that emptying the store at a revocation is not enough: whoever holds the key of a removed CA
-//! could plant one later. So a config that was built before something was lost never resumes again.
+//! could plant one later. So a config that was built before something was lost never resumes again: something trusted,
+//! the primary, or another revision that some server was presented in its place.
 
 use std::sync::{Arc, Once};
 
@@ -11,12 +12,12 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 
+use crate::admission::Admission;
 use crate::identity::Identity;
-use crate::judge::Judge;
 
 #[derive(Debug)]
 pub(crate) struct FaithfulStore {
-    judge: Arc<Judge>,
+    admission: Admission,
     losses: u64,
     identity: Option<(Identity, u64)>,
     told: Once,
@@ -24,10 +25,10 @@ pub(crate) struct FaithfulStore {
 }
 
 impl FaithfulStore {
-    pub(crate) fn new(judge: &Arc<Judge>, identity: Option<&Identity>, inner: Arc<dyn ClientSessionStore>) -> Self {
+    pub(crate) fn new(admission: &Admission, identity: Option<&Identity>, inner: Arc<dyn ClientSessionStore>) -> Self {
         Self {
-            losses: judge.live().load().whole().losses(),
-            judge: Arc::clone(judge),
+            losses: admission.losses(),
+            admission: admission.clone(),
             identity: identity.map(|identity| (identity.clone(), identity.epoch())),
             told: Once::new(),
             inner,
@@ -36,14 +37,14 @@ impl FaithfulStore {
 
     /// Neither number ever comes back to what it was, so a no is for ever.
     fn may_resume(&self) -> bool {
-        let trusts_all = self.judge.live().load().whole().losses() == self.losses;
+        let trusts_all = self.admission.losses() == self.losses;
         let is_the_same = |(identity, epoch): &(Identity, u64)| identity.epoch() == *epoch;
         if trusts_all && self.identity.as_ref().is_none_or(is_the_same) {
             return true;
         }
         self.told.call_once(|| {
             let reason = match trusts_all {
-                true => "the identity has changed",
+                true => "what was presented has changed",
                 false => "something is no longer trusted",
             };
             tracing::info!(reason, "this client config resumes no more TLS sessions");

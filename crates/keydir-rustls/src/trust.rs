@@ -62,7 +62,7 @@ pub struct Trust {
 pub(crate) struct Vouched {
     pub(crate) revision: RevisionId,
     not_before: u64,
-    not_after: u64,
+    pub(crate) not_after: u64,
 }
 
 impl Vouched {

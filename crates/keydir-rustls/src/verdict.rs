@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use keydir::RevisionId;
 use rustls::pki_types::CertificateDer;
 
 use crate::trust::{Role, Vouched};
@@ -15,6 +16,16 @@ const AGE: usize = 256;
 const SHARDS: usize = 16;
 /// The longest chain that is kept, in bytes of DER.
 const MAX_CHAIN: usize = 16 * 1024;
+
+/// That an anchor vouches for a chain.
+#[derive(Clone, Debug)]
+pub(crate) struct Admitted {
+    pub(crate) revision: RevisionId,
+    /// The trust that said so ([`Trust::serial`](crate::Trust)).
+    pub(crate) serial: u64,
+    /// When the first certificate on the way to the anchor ends, in seconds since 1970.
+    pub(crate) not_after: u64,
+}
 
 /// A chain, what vouched for it, and under which trust.
 #[derive(Debug)]
@@ -26,6 +37,14 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    pub(crate) fn admitted(&self) -> Admitted {
+        Admitted {
+            revision: self.vouched.revision.clone(),
+            serial: self.serial,
+            not_after: self.vouched.not_after,
+        }
+    }
+
     fn is_of<'a>(&self, chain: impl IntoIterator<Item = &'a [u8]>) -> bool {
         self.chain.iter().map(AsRef::as_ref).eq(chain)
     }

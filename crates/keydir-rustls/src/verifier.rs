@@ -10,25 +10,35 @@ use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
+use crate::admission::Admission;
 use crate::hints::Hints;
-use crate::judge::Judge;
 use crate::trust::Role;
 
 /// Verifies clients.
 #[derive(Debug)]
 pub(crate) struct ClientVerifier {
-    pub(crate) judge: Arc<Judge>,
+    pub(crate) admission: Admission,
     pub(crate) hints: Arc<Hints>,
     pub(crate) mandatory: bool,
+    /// Whether clients are told the names of the CAs.
+    pub(crate) tells: bool,
 }
 
 /// Verifies servers.
 #[derive(Debug)]
 pub(crate) struct ServerVerifier {
-    pub(crate) judge: Arc<Judge>,
+    pub(crate) admission: Admission,
     pub(crate) hints: Arc<Hints>,
-    /// Whether servers are told the names of the CAs, in clear.
-    pub(crate) tells: bool,
+    pub(crate) asks: Asks,
+}
+
+/// What a client asks of servers, beside a chain to an anchor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asks {
+    /// A certificate of a CA that the client trusts, by telling their names, in clear.
+    pub(crate) hints: bool,
+    /// The name that the client has called.
+    pub(crate) name: bool,
 }
 
 fn chain<'a>(
@@ -44,8 +54,8 @@ impl ClientCertVerifier for ClientVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        let list = self.judge.live().load().whole().hints();
-        self.hints.get(list)
+        let list = self.admission.live().load().whole().hints();
+        self.hints.get(list.filter(|_| self.tells))
     }
 
     fn verify_client_cert(
@@ -54,8 +64,7 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.judge
-            .vouches(Role::Client, chain(end_entity, intermediates), now)?;
+        self.admission.admits(chain(end_entity, intermediates), now)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -65,8 +74,8 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let valid = verify_tls12_signature(message, cert, dss, self.judge.algorithms())?;
-        self.judge.still_vouches(Role::Client, cert)?;
+        let valid = verify_tls12_signature(message, cert, dss, self.admission.judge.algorithms())?;
+        self.admission.judge.still_vouches(Role::Client, cert)?;
         Ok(valid)
     }
 
@@ -76,13 +85,13 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let valid = verify_tls13_signature(message, cert, dss, self.judge.algorithms())?;
-        self.judge.still_vouches(Role::Client, cert)?;
+        let valid = verify_tls13_signature(message, cert, dss, self.admission.judge.algorithms())?;
+        self.admission.judge.still_vouches(Role::Client, cert)?;
         Ok(valid)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.judge.algorithms().supported_schemes()
+        self.admission.judge.algorithms().supported_schemes()
     }
 }
 
@@ -95,9 +104,10 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.judge
-            .vouches(Role::Server, chain(end_entity, intermediates), now)?;
-        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        self.admission.admits(chain(end_entity, intermediates), now)?;
+        if self.asks.name {
+            verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -107,8 +117,8 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let valid = verify_tls12_signature(message, cert, dss, self.judge.algorithms())?;
-        self.judge.still_vouches(Role::Server, cert)?;
+        let valid = verify_tls12_signature(message, cert, dss, self.admission.judge.algorithms())?;
+        self.admission.judge.still_vouches(Role::Server, cert)?;
         Ok(valid)
     }
 
@@ -118,17 +128,17 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let valid = verify_tls13_signature(message, cert, dss, self.judge.algorithms())?;
-        self.judge.still_vouches(Role::Server, cert)?;
+        let valid = verify_tls13_signature(message, cert, dss, self.admission.judge.algorithms())?;
+        self.admission.judge.still_vouches(Role::Server, cert)?;
         Ok(valid)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.judge.algorithms().supported_schemes()
+        self.admission.judge.algorithms().supported_schemes()
     }
 
     fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
-        let list = self.judge.live().load().whole().hints()?;
-        Some(self.hints.get(Some(list))).filter(|_| self.tells)
+        let list = self.admission.live().load().whole().hints()?;
+        Some(self.hints.get(Some(list))).filter(|_| self.asks.hints)
     }
 }

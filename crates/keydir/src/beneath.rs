@@ -1,7 +1,7 @@
 //! Opening what lies in a directory, and only that: links hop by hop, nothing that blocks or acts, no way out.
 
 use std::collections::VecDeque;
-use std::ffi::OsStr;
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -40,7 +40,7 @@ pub(crate) enum Place {
 pub(crate) fn look(root: BorrowedFd<'_>, name: &[u8]) -> Result<Entry, Fault> {
     let own = stat(root, name)?;
     let (place, target) = match FileType::from_raw_mode(own.st_mode) {
-        FileType::Symlink => follow(root, name)?,
+        FileType::Symlink => follow(root, &read_link(root, name)?)?,
         FileType::Directory => (Place::Directory(open_dir(root, name)?), None),
         FileType::RegularFile => (Place::here(name), Some(own)),
         other => (Place::Other(kind(other)), None),
@@ -58,11 +58,12 @@ impl Place {
     }
 }
 
-/// Walks a link component by component; every hop must stay below `root`.
-fn follow(root: BorrowedFd<'_>, name: &[u8]) -> Result<(Place, Option<Stat>), Fault> {
-    let mut way: VecDeque<Vec<u8>> = VecDeque::from([name.to_vec()]);
+/// Where a link in `root` that reads `text` leads, component by component; every hop must stay below `root`.
+pub(crate) fn follow(root: BorrowedFd<'_>, text: &CStr) -> Result<(Place, Option<Stat>), Fault> {
+    let mut way = VecDeque::new();
+    add_hop(&mut way, text)?;
     let mut below: Vec<OwnedFd> = Vec::new();
-    let mut hops = 0;
+    let mut hops = 1;
     while let Some(step) = way.pop_front() {
         let here = below.last().map_or(root, |dir| dir.as_fd());
         match step.as_slice() {
@@ -75,9 +76,8 @@ fn follow(root: BorrowedFd<'_>, name: &[u8]) -> Result<(Place, Option<Stat>), Fa
             }
             _ => {}
         }
-        let stat = match stat(here, &step) {
-            Err(Fault::Unreadable(_)) if hops > 0 => return Err(Fault::Link("leads nowhere")),
-            other => other?,
+        let Ok(stat) = stat(here, &step) else {
+            return Err(Fault::Link("leads nowhere"));
         };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Symlink => {
@@ -85,14 +85,7 @@ fn follow(root: BorrowedFd<'_>, name: &[u8]) -> Result<(Place, Option<Stat>), Fa
                 if hops > MAX_HOPS {
                     return Err(Fault::Link("loops"));
                 }
-                let target = readlinkat(here, OsStr::from_bytes(&step), Vec::new()).map_err(unreadable)?;
-                let target = target.as_bytes();
-                if target.starts_with(b"/") {
-                    return Err(Fault::Link("leaves the directory"));
-                }
-                for part in target.rsplit(|b| *b == b'/') {
-                    way.push_front(part.to_vec());
-                }
+                add_hop(&mut way, &read_link(here, &step)?)?;
             }
             FileType::Directory => below.push(open_dir(here, &step)?),
             FileType::RegularFile if way.iter().all(|rest| rest.is_empty()) => {
@@ -107,6 +100,17 @@ fn follow(root: BorrowedFd<'_>, name: &[u8]) -> Result<(Place, Option<Stat>), Fa
         Some(dir) => Ok((Place::Directory(dir), None)),
         None => Ok((Place::Other("directory"), None)),
     }
+}
+
+fn add_hop(way: &mut VecDeque<Vec<u8>>, text: &CStr) -> Result<(), Fault> {
+    let text = text.to_bytes();
+    if text.starts_with(b"/") {
+        return Err(Fault::Link("leaves the directory"));
+    }
+    for part in text.rsplit(|b| *b == b'/') {
+        way.push_front(part.to_vec());
+    }
+    Ok(())
 }
 
 /// Reads a whole regular file, never more than `limit` bytes. The mode comes with it.
@@ -164,6 +168,10 @@ fn read_at_most(file: &OwnedFd, size: usize) -> Result<Option<Vec<u8>>, Fault> {
 
 fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Stat, Fault> {
     statat(dir, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW).map_err(unreadable)
+}
+
+fn read_link(dir: BorrowedFd<'_>, name: &[u8]) -> Result<CString, Fault> {
+    readlinkat(dir, OsStr::from_bytes(name), Vec::new()).map_err(unreadable)
 }
 
 fn open_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Fault> {

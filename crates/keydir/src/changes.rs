@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use event_listener::{EventListener, Listener};
 use futures_core::Stream;
 
+use crate::key::Key;
 use crate::keyset::KeySet;
 use crate::live::Live;
 use crate::name::RevisionId;
@@ -43,17 +44,13 @@ impl<V: View> Change<V> {
     }
 }
 
-/// The ids of the keys in `of` that are not in `from`.
+/// The ids of the keys in `of` whose content is not in `from`.
 fn missing<'a, V: View>(of: &'a KeySet<V>, from: &'a KeySet<V>) -> impl Iterator<Item = &'a RevisionId> {
-    let stays = |key: &Arc<_>| {
-        from.get(key_id::<V>(key).as_str())
-            .is_some_and(|other| Arc::ptr_eq(other, key))
+    let stays = |key: &Arc<Key<V::Item>>| {
+        let other = from.get(key.id().as_str());
+        other.is_some_and(|other| other.derivation == key.derivation)
     };
     of.iter().filter(move |key| !stays(key)).map(|key| key.id())
-}
-
-fn key_id<V: View>(key: &Arc<crate::key::Key<V::Item>>) -> &RevisionId {
-    key.id()
 }
 
 impl<V: View> fmt::Debug for Change<V> {

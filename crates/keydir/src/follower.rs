@@ -242,9 +242,6 @@ impl Follower {
                 let mut status = self.status();
                 status.layout = Some(layout);
                 status.problems = publication.problems;
-                if slots.is_empty() {
-                    status.problems.retain(|problem| problem.code != "unknown-part");
-                }
                 good(&mut status);
             }
             Seen::Wait(time) => {
@@ -294,6 +291,10 @@ impl Follower {
 impl Parts for &[Arc<dyn Slot>] {
     fn knows(&self, part: &str) -> bool {
         self.iter().any(|slot| slot.knows(part))
+    }
+
+    fn is_foreign(&self, part: &str) -> bool {
+        !self.is_empty() && !self.knows(part)
     }
 
     fn is_private(&self, part: &str) -> bool {
@@ -370,7 +371,8 @@ impl Drop for Follower {
 }
 
 fn in_memory(files: &[(String, Secret)], parts: &dyn Parts) -> Publication {
-    let mut builder = Builder::new(false);
+    let known = |part: &str| !parts.is_foreign(part);
+    let mut builder = Builder::new(false, &known);
     for (name, content) in files {
         if name == ROTATION {
             builder.rotation(content.expose());
@@ -383,5 +385,5 @@ fn in_memory(files: &[(String, Secret)], parts: &dyn Parts) -> Publication {
             })
         });
     }
-    builder.finish(&|part| parts.knows(part))
+    builder.finish()
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::name::RevisionId;
+use crate::offers::Made;
 use crate::signal::Signal;
 use crate::tick;
 use crate::view::Piece;
@@ -44,11 +45,11 @@ impl Census {
 }
 
 impl<T> Key<T> {
-    pub(crate) fn new(id: RevisionId, item: Arc<T>, pieces: Vec<Piece>, derivation: u64, revoked: Arc<Signal>) -> Self {
+    pub(crate) fn new(id: RevisionId, made: &Made<T>, derivation: u64, revoked: Arc<Signal>) -> Self {
         Self {
             id,
-            item,
-            pieces,
+            item: Arc::clone(&made.item),
+            pieces: made.pieces.clone(),
             derivation,
             revoked,
             superseded: Arc::default(),
@@ -84,13 +85,13 @@ impl<T> Key<T> {
         Arc::clone(&self.revoked).wait()
     }
 
-    /// Whether the revision is no longer the primary, or its content was replaced, or never was the primary.
+    /// Whether the revision was the primary and no longer is, or its content was replaced, or it is not in force any
+    /// more. One that becomes the primary once more is a new `Key`.
     pub fn is_superseded(&self) -> bool {
         self.superseded.is_raised()
     }
 
-    /// Resolves when the revision is no longer the primary, or its content was replaced. For a `Key` that was the
-    /// primary when it was taken.
+    /// Resolves when the revision [is superseded](Self::is_superseded).
     ///
     /// # Cancel safety
     /// May be dropped and asked for again at any time; nothing is missed.

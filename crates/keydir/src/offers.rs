@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::name::RevisionId;
 use crate::publication::{Content, Files, Publication};
-use crate::secret::{Fingerprint, Secret};
+use crate::secret::Fingerprint;
 use crate::view::{Parsed, Piece, Revision, Unusable, Usage, View};
 
 pub(crate) type Offers<T> = BTreeMap<RevisionId, Offer<T>>;
@@ -57,7 +57,7 @@ pub(crate) fn offers<V: View>(view: &V, publication: &Publication, last: &Offers
         .revisions
         .iter()
         .map(|(id, files)| {
-            let named = usage.naming_parts().any(|part| files.parts.contains_key(part));
+            let named = usage.naming_parts().any(|part| files.has(part));
             let candidate = is_candidate(usage, files);
             let (made, content) = if candidate {
                 let known = last.get(id).and_then(|offer| offer.made.as_ref().ok());
@@ -81,15 +81,15 @@ pub(crate) fn offers<V: View>(view: &V, publication: &Publication, last: &Offers
 /// Regular files count; of a part that excludes, any entry does.
 fn is_candidate(usage: &Usage, files: &Files) -> bool {
     let is_regular = |part: &str| {
-        let entries = files.parts.get(part);
-        entries.is_some_and(|entries| entries.iter().any(|file| file.content.is_regular()))
+        let mut parts = files.parts.iter();
+        parts.any(|(name, content)| **name == *part && content.is_regular())
     };
-    usage.has_naming_parts(is_regular) && usage.excluding_part(|part| files.parts.contains_key(part)).is_none()
+    usage.has_naming_parts(is_regular) && usage.excluding_part(|part| files.has(part)).is_none()
 }
 
 /// For an id that was in force before: why it no longer is what it was.
 fn why_no_candidate(usage: &Usage, files: &Files) -> Unusable {
-    match usage.excluding_part(|part| files.parts.contains_key(part)) {
+    match usage.excluding_part(|part| files.has(part)) {
         Some(part) => Unusable::new("excluded", format!("with a part {part:?} it is no {}", usage.name)).part(part),
         None => Unusable::new("incomplete", "one of its parts is gone"),
     }
@@ -113,12 +113,12 @@ fn make<V: View>(
         Fingerprint::of_all(
             parts
                 .iter()
-                .filter(|(part, _)| Some(&***part) != without)
-                .flat_map(|(part, bytes)| [part.as_bytes(), bytes.expose()]),
+                .filter(|(part, _)| Some(*part) != without)
+                .flat_map(|(part, bytes)| [part.as_bytes(), bytes]),
         )
     };
     let content = fingerprint(Some("crl"));
-    let whole = if parts.contains_key("crl") {
+    let whole = if parts.iter().any(|(part, _)| *part == "crl") {
         fingerprint(None)
     } else {
         content
@@ -145,16 +145,19 @@ fn make<V: View>(
 }
 
 /// The parts of the use, after the newline rule; what the convention forbids of any part is refused here.
-fn parts(usage: &Usage, files: &Files) -> Result<BTreeMap<Arc<str>, Secret>, Unusable> {
-    let mut parts = BTreeMap::new();
-    for (part, entries) in &files.parts {
-        if !usage.parts().any(|known| *known == **part) {
+fn parts<'a>(usage: &Usage, files: &'a Files) -> Result<Vec<(&'a str, &'a [u8])>, Unusable> {
+    let mut parts = Vec::new();
+    for entries in files.parts.chunk_by(|(a, _), (b, _)| a == b) {
+        let Some((part, content)) = entries
+            .first()
+            .filter(|(part, _)| usage.parts().any(|known| *known == **part))
+        else {
             continue;
-        }
-        let [file] = entries.as_slice() else {
-            return Err(Unusable::new("part-twice", "it is given twice, with the mark and without").part(part));
         };
-        let bytes = match &file.content {
+        if entries.len() > 1 {
+            return Err(Unusable::new("part-twice", "it is given twice, with the mark and without").part(part));
+        }
+        let bytes = match content {
             Content::Bytes(bytes) => bytes.expose(),
             Content::Fault(fault) => return Err(Unusable::new(fault.code(), fault.to_string()).part(part)),
             Content::Unread => return Err(Unusable::new("unread", "it was not read").part(part)),
@@ -169,7 +172,7 @@ fn parts(usage: &Usage, files: &Files) -> Result<BTreeMap<Arc<str>, Secret>, Unu
         if bytes.is_empty() {
             return Err(Unusable::new("empty", "it is empty").part(part));
         }
-        parts.insert(Arc::clone(part), Secret::from(bytes));
+        parts.push((&**part, bytes));
     }
     Ok(parts)
 }

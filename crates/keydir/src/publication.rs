@@ -1,6 +1,6 @@
 //! One publication: the files of one moment, sorted by revision, before anyone has parsed them.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ pub(crate) struct Publication {
     pub(crate) id: Option<String>,
     /// Read in the flat layout.
     pub(crate) flat: bool,
-    pub(crate) revisions: BTreeMap<RevisionId, Files>,
+    /// In natural order.
+    pub(crate) revisions: Vec<(RevisionId, Files)>,
     /// What is wrong with names and files, whatever the use.
     pub(crate) problems: Vec<Problem>,
 }
@@ -25,13 +26,14 @@ pub(crate) struct Publication {
 pub(crate) struct Files {
     pub(crate) marked: bool,
     pub(crate) revoked: bool,
-    pub(crate) parts: BTreeMap<Arc<str>, Vec<File>>,
+    /// By name; one that is given with the mark and without stands there twice.
+    pub(crate) parts: Vec<(Arc<str>, Content)>,
 }
 
-#[derive(Debug)]
-pub(crate) struct File {
-    pub(crate) name: String,
-    pub(crate) content: Content,
+impl Files {
+    pub(crate) fn has(&self, part: &str) -> bool {
+        self.parts.iter().any(|(name, _)| **name == *part)
+    }
 }
 
 #[derive(Debug)]
@@ -87,20 +89,25 @@ impl Content {
 }
 
 /// What a reader of a directory does with each entry, in any source: a file system or memory.
-pub(crate) struct Builder {
+pub(crate) struct Builder<'a> {
     publication: Publication,
+    revisions: HashMap<RevisionId, Files>,
+    known: &'a dyn Fn(&str) -> bool,
 }
 
 /// The one file whose name begins with a dot and that a reader looks into.
 pub(crate) const ROTATION: &str = ".rotation.json";
 
-impl Builder {
-    pub(crate) fn new(flat: bool) -> Self {
+impl<'a> Builder<'a> {
+    /// `known` are the parts of all uses of the reader.
+    pub(crate) fn new(flat: bool, known: &'a dyn Fn(&str) -> bool) -> Self {
         Self {
             publication: Publication {
                 flat,
                 ..Publication::default()
             },
+            revisions: HashMap::new(),
+            known,
         }
     }
 
@@ -121,25 +128,21 @@ impl Builder {
                 } else {
                     ("stray", "this is no name of the convention, so it is not read")
                 };
-                self.publication.problems.push(Problem::new(code, shown(), message));
+                self.problem(Problem::new(code, shown(), message));
             }
-            FileName::Marker { id } => {
-                self.publication.revisions.entry(id).or_default().revoked = true;
-            }
+            FileName::Marker { id } => self.revisions.entry(id).or_default().revoked = true,
             FileName::File { id, part, primary } => {
                 let content = content(&part)?;
                 if let Content::Fault(fault) = &content {
-                    self.publication
-                        .problems
-                        .push(Problem::new(fault.code(), shown(), fault.to_string()));
+                    self.problem(Problem::new(fault.code(), shown(), fault.to_string()));
                 }
-                let files = self.publication.revisions.entry(id).or_default();
+                if !(self.known)(&part) {
+                    let message = "no use of this reader has such a part";
+                    self.problem(Problem::new("unknown-part", shown(), message));
+                }
+                let files = self.revisions.entry(id).or_default();
                 files.marked |= primary && content.is_regular();
-                files
-                    .parts
-                    .entry(part)
-                    .or_default()
-                    .push(File { name: shown(), content });
+                files.parts.push((part, content));
             }
         }
         Ok(())
@@ -156,31 +159,34 @@ impl Builder {
         self.publication.id = id.map(str::to_owned);
     }
 
-    /// `known` are the parts of all uses of the reader.
-    pub(crate) fn finish(mut self, known: &dyn Fn(&str) -> bool) -> Publication {
-        let publication = &mut self.publication;
-        let mut by_case: BTreeMap<String, Vec<&RevisionId>> = BTreeMap::new();
-        for (id, files) in &publication.revisions {
-            by_case.entry(id.as_str().to_ascii_lowercase()).or_default().push(id);
-            for (part, entries) in &files.parts {
-                if !known(part) {
-                    publication.problems.extend(
-                        entries.iter().map(|file| {
-                            Problem::new("unknown-part", &file.name, "no use of this reader has such a part")
-                        }),
-                    );
-                }
-            }
+    pub(crate) fn finish(self) -> Publication {
+        let mut publication = self.publication;
+        publication.revisions = self.revisions.into_iter().collect();
+        // Sorted once, here: to compare ids costs more than anything else that is done with them.
+        publication.revisions.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (_, files) in &mut publication.revisions {
+            files.parts.sort_by(|(a, _), (b, _)| a.cmp(b));
         }
-        for ids in by_case.into_values().filter(|ids| ids.len() > 1) {
-            publication.problems.extend(
-                ids.iter()
-                    .map(|id| Problem::new("case-clash", id.as_str(), "another id differs from it only in case")),
-            );
-        }
+        let ids = publication.revisions.iter().map(|(id, _)| id);
+        publication.problems.extend(case_clashes(ids));
         publication.problems.sort();
-        self.publication
+        publication
     }
+}
+
+fn case_clashes<'a>(ids: impl Iterator<Item = &'a RevisionId> + Clone) -> Vec<Problem> {
+    let has_capitals = |id: &RevisionId| id.as_str().bytes().any(|b| b.is_ascii_uppercase());
+    if !ids.clone().any(has_capitals) {
+        return Vec::new();
+    }
+    let mut by_case: HashMap<String, Vec<&RevisionId>> = HashMap::new();
+    for id in ids {
+        by_case.entry(id.as_str().to_ascii_lowercase()).or_default().push(id);
+    }
+    let clashes = by_case.into_values().filter(|ids| ids.len() > 1).flatten();
+    clashes
+        .map(|id| Problem::new("case-clash", id.as_str(), "another id differs from it only in case"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -207,11 +213,11 @@ mod tests {
 
     #[test]
     fn what_the_source_finds_wrong_stands_among_the_problems() {
-        let mut builder = Builder::new(false);
+        let mut builder = Builder::new(false, &|_| true);
         builder.problem(Problem::new("limit", "(all)", "too much"));
         let added: Result<(), ()> = builder.add(b"r1.key.tmp", |_| Err(()));
         assert_eq!(added, Ok(()), "a stray is not read");
-        let publication = builder.finish(&|_| true);
+        let publication = builder.finish();
         let codes: Vec<_> = publication.problems.iter().map(|problem| problem.code).collect();
         assert_eq!(codes, ["stray", "limit"]);
     }

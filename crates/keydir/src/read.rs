@@ -39,6 +39,8 @@ impl Default for Options {
 pub(crate) trait Parts {
     /// Some use has it, so it is read.
     fn knows(&self, part: &str) -> bool;
+    /// There are uses, and none has it.
+    fn is_foreign(&self, part: &str) -> bool;
     /// It should be readable for the service alone.
     fn is_private(&self, part: &str) -> bool;
 }
@@ -156,14 +158,14 @@ impl Reader {
             let Some(link) = read_link(root.as_fd())? else {
                 return self.read_plain(&root, look, parts);
             };
-            let entry = beneath::look(root.as_fd(), b"..data").map_err(|fault| match fault {
+            let (place, _) = beneath::follow(root.as_fd(), &link.text).map_err(|fault| match fault {
                 Fault::Link(what) => ReadError::Data(what),
                 fault => ReadError::Io {
                     action: "follow ..data",
                     reason: fault.to_string(),
                 },
             })?;
-            let Place::Directory(inside) = entry.place else {
+            let Place::Directory(inside) = place else {
                 return Err(ReadError::Data("leads to no directory"));
             };
             let read = Instant::now();
@@ -262,7 +264,8 @@ impl Reader {
     }
 
     fn read_all(&self, dir: BorrowedFd<'_>, parts: &dyn Parts) -> Result<Publication, ReadError> {
-        let mut builder = Builder::new(self.options.flat);
+        let known = |part: &str| !parts.is_foreign(part);
+        let mut builder = Builder::new(self.options.flat, &known);
         let mut bytes: u64 = 0;
         let mut read = |place: &Place| {
             let (content, mode) = beneath::read(dir, place, self.options.max_file);
@@ -307,7 +310,7 @@ impl Reader {
             let message = format!("others than its owner may read it (mode {mode:04o})");
             builder.problem(Problem::new("exposed", String::from_utf8_lossy(&name), message));
         }
-        Ok(builder.finish(&|part| parts.knows(part)))
+        Ok(builder.finish())
     }
 }
 

@@ -171,17 +171,20 @@ impl<T> Check<'_, T> {
     /// Rules 1, 3, 4(b), 4(c) and 9: brings what is in force in line with what was read.
     fn read(&mut self, offers: Offers<T>) {
         self.state.mark_seen |= offers.values().any(|offer| offer.marked && offer.candidate);
+        let mut fresh = Vec::new();
         for (id, offer) in &offers {
             if offer.revoked {
                 self.bury(id, offer);
                 self.revoke(id, Why::Marker);
             } else if let (true, Ok(made)) = (offer.candidate, &offer.made) {
-                self.admit(id, made);
+                fresh.extend(self.admit(id, made));
             } else if let Some(entry) = self.state.in_force.get_mut(id).filter(|_| offer.named) {
                 let reason = offer.made.as_ref().err().map(ToString::to_string);
                 entry.hold = Some(Hold::Unusable(reason.unwrap_or_default()));
             }
         }
+        // All at once, since they are in order.
+        self.state.in_force.append(&mut fresh.into_iter().collect());
         self.judge_absent(&offers);
         // A mark on a held revision is a mark on a candidate.
         self.state.mark_seen |= offers
@@ -190,7 +193,8 @@ impl<T> Check<'_, T> {
         self.state.offers = offers;
     }
 
-    fn admit(&mut self, id: &RevisionId, made: &Arc<Made<T>>) {
+    /// What comes into force; what is in force already is brought in line.
+    fn admit(&mut self, id: &RevisionId, made: &Arc<Made<T>>) -> Option<(RevisionId, InForce<T>)> {
         match self.state.in_force.get_mut(id) {
             Some(entry) if entry.made.content == made.content => {
                 // Parsed anew after a fault, it is the same all the same; with another CRL it is not.
@@ -223,24 +227,29 @@ impl<T> Check<'_, T> {
                     hold: None,
                 };
                 self.state.next_derivation += 1;
-                self.state.in_force.insert(id.clone(), entry);
                 if self.state.graves.forget(id) {
                     self.events.push(Event::Returned(id.clone()));
                     self.state.notices.push(Event::Returned(id.clone()));
                 }
+                return Some((id.clone(), entry));
             }
         }
+        None
     }
 
     /// Rule 3 by absence, or rule 4(c): the one or the other for all that are gone, since both ask the same question.
     fn judge_absent(&mut self, offers: &Offers<T>) {
-        let is_there = |id: &RevisionId| offers.get(id).is_some_and(|offer| offer.named);
-        let something_counts = self
-            .state
-            .in_force
-            .iter()
-            .any(|(id, entry)| is_there(id) && entry.made.is_valid_at(self.now));
-        let absent: Vec<RevisionId> = self.state.in_force.keys().filter(|id| !is_there(id)).cloned().collect();
+        let mut named = offers.iter().filter(|(_, offer)| offer.named).peekable();
+        let mut something_counts = false;
+        let mut absent = Vec::new();
+        // Both in natural order, so that none has to be looked up.
+        for (id, entry) in &self.state.in_force {
+            while named.next_if(|(named, _)| *named < id).is_some() {}
+            match named.next_if(|(named, _)| *named == id) {
+                Some(_) => something_counts |= entry.made.is_valid_at(self.now),
+                None => absent.push(id.clone()),
+            }
+        }
         for id in absent {
             if something_counts {
                 self.revoke(&id, Why::Absence);
@@ -377,9 +386,9 @@ impl<T> Check<'_, T> {
             }
         }
         for (id, entry) in &self.state.in_force {
-            let offered = self.state.offers.get(id).and_then(|offer| offer.made.as_ref().ok());
+            let offered = || self.state.offers.get(id).and_then(|offer| offer.made.as_ref().ok());
             let made = match &entry.hold {
-                Some(Hold::Replacement(_)) => offered.unwrap_or(&entry.made),
+                Some(Hold::Replacement(_)) => offered().unwrap_or(&entry.made),
                 _ => &entry.made,
             };
             if made.is_pending_at(self.now) {
@@ -414,13 +423,13 @@ impl<T> Check<'_, T> {
 
     /// Two candidates with the same content, and candidates with the content of something revoked.
     fn find_copies(&self, problems: &mut Vec<Problem>) {
-        let mut by_content: BTreeMap<_, Vec<&RevisionId>> = BTreeMap::new();
-        for (id, offer) in &self.state.offers {
-            let in_force = self.state.in_force.get(id);
-            if offer.revoked || !(offer.candidate || in_force.is_some()) {
+        let mut by_content = Vec::with_capacity(self.state.offers.len());
+        for (id, offer) in self.state.offers.iter().filter(|(_, offer)| !offer.revoked) {
+            let in_force = || self.state.in_force.get(id);
+            if !offer.candidate && in_force().is_none() {
                 continue;
             }
-            let made = offer.made.as_ref().ok().or_else(|| in_force.map(|entry| &entry.made));
+            let made = offer.made.as_ref().ok().or_else(|| in_force().map(|entry| &entry.made));
             let contents = made
                 .into_iter()
                 .flat_map(|made| contents(self.usage, made))
@@ -433,19 +442,19 @@ impl<T> Check<'_, T> {
                         "it has the content of a revision that was revoked",
                     ));
                 }
-                let ids = by_content.entry(content).or_default();
-                if !ids.contains(&id) {
-                    ids.push(id);
-                }
+                by_content.push((content, id.as_str()));
             }
         }
-        for ids in by_content.into_values().filter(|ids| ids.len() > 1) {
-            let all: Vec<_> = ids.iter().map(|id| id.as_str()).collect();
-            let message = format!("the same content stands under {}", all.join(", "));
-            problems.extend(
-                ids.iter()
-                    .map(|id| Problem::new("duplicate", id.as_str(), message.clone())),
-            );
+        // Stable, so that of one content the ids stay in natural order.
+        by_content.sort_by_key(|(content, _)| *content);
+        by_content.dedup();
+        for same in by_content
+            .chunk_by(|(a, _), (b, _)| a == b)
+            .filter(|same| same.len() > 1)
+        {
+            let ids: Vec<_> = same.iter().map(|(_, id)| *id).collect();
+            let message = format!("the same content stands under {}", ids.join(", "));
+            problems.extend(ids.iter().map(|id| Problem::new("duplicate", *id, message.clone())));
         }
     }
 

@@ -216,9 +216,16 @@ impl<V: View> Set<V> {
             mut next,
         } = outcome;
         let kept = state.kept.as_ref().filter(|_| presented == Presented::Kept);
-        let mut keys = Keys::<V>::new();
+        let primary = match &presented {
+            Presented::Nothing => None,
+            Presented::InForce(id) => state.in_force.get(id),
+            Presented::Kept => kept,
+        };
+        let primary = primary.map(|entry| entry.derivation);
+        let mut keys = Keys::<V>::with_capacity(state.in_force.len() + 1);
         for (id, entry) in state.in_force.iter().chain(state.last_primary.as_ref().zip(kept)) {
-            keys.insert(entry.derivation, self.key(id, entry, &inner.keys, last));
+            let is_primary = primary == Some(entry.derivation);
+            keys.insert(entry.derivation, self.key(id, entry, is_primary, &inner.keys, last));
         }
         let mut in_force: Vec<_> = state.in_force.iter().collect();
         let whole = match self.combine(&in_force, last, check.now) {
@@ -234,20 +241,10 @@ impl<V: View> Set<V> {
                 })
             }
         };
-        let primary = match &presented {
-            Presented::Nothing => None,
-            Presented::InForce(id) => state.in_force.get(id),
-            Presented::Kept => kept,
-        };
-        let primary = match primary.and_then(|entry| keys.get(&entry.derivation)) {
-            Some(key) => Ok(Arc::clone(key)),
-            None => Err(no_primary.clone().unwrap_or(NoPrimary::Missing)),
-        };
-        let primary_derivation = primary.as_ref().ok().map(|key| key.derivation);
         let states = in_force
             .iter()
             .map(|(_, entry)| KeyState {
-                primary: primary_derivation == Some(entry.derivation),
+                primary: primary == Some(entry.derivation),
                 held: entry.hold.clone(),
                 pending: entry.made.is_pending_at(check.now),
                 expired: entry.made.is_expired_at(check.now),
@@ -264,7 +261,10 @@ impl<V: View> Set<V> {
                 .filter_map(|(_, entry)| keys.get(&entry.derivation).cloned())
                 .collect(),
             states,
-            primary,
+            primary: match primary.and_then(|derivation| keys.get(&derivation)) {
+                Some(key) => Ok(Arc::clone(key)),
+                None => Err(no_primary.clone().unwrap_or(NoPrimary::Missing)),
+            },
             no_primary,
             whole,
             generation,
@@ -286,27 +286,25 @@ impl<V: View> Set<V> {
         }
         let set = Arc::new(set);
         self.current.store(Arc::clone(&set));
-        self.tell(inner, &old_keys, primary_derivation, &events);
+        self.tell(inner, &old_keys, last, primary, &events);
         self.changed.notify(usize::MAX);
         log(check, self.view.usage().name, last, &set, &events);
     }
 
     /// The key of an entry: the one it had, if its content is the same.
-    fn key(&self, id: &RevisionId, entry: &InForce<V::Item>, known: &Keys<V>, last: &KeySet<V>) -> Arc<Key<V::Item>> {
+    fn key(
+        &self,
+        id: &RevisionId,
+        entry: &InForce<V::Item>,
+        is_primary: bool,
+        known: &Keys<V>,
+        last: &KeySet<V>,
+    ) -> Arc<Key<V::Item>> {
         let made = &entry.made;
-        let fresh = |revoked| {
-            let item = Arc::clone(&made.item);
-            Arc::new(Key::new(
-                id.clone(),
-                item,
-                made.pieces.clone(),
-                entry.derivation,
-                revoked,
-            ))
-        };
+        let fresh = |revoked| Arc::new(Key::new(id.clone(), made, entry.derivation, revoked));
         match known.get(&entry.derivation) {
-            Some(key) if Arc::ptr_eq(key.item(), &made.item) => Arc::clone(key),
-            // The same content with another CRL: what rests on it goes on.
+            Some(key) if Arc::ptr_eq(key.item(), &made.item) && !(is_primary && key.is_superseded()) => Arc::clone(key),
+            // The same content with another CRL, or marked once more: what rests on it goes on.
             Some(key) => fresh(Arc::clone(&key.revoked)),
             // Other content under the id of one that stood: if it lacks nothing of the old, nothing of it is revoked.
             None => match last.get(id.as_str()) {
@@ -319,7 +317,19 @@ impl<V: View> Set<V> {
     }
 
     /// Raises the signals of what ended, after the swap.
-    fn tell(&self, inner: &Inner<V>, old: &Keys<V>, primary: Option<u64>, events: &[reconcile::Event]) {
+    fn tell(
+        &self,
+        inner: &Inner<V>,
+        old: &Keys<V>,
+        last: &KeySet<V>,
+        primary: Option<u64>,
+        events: &[reconcile::Event],
+    ) {
+        let was_primary = last
+            .primary()
+            .ok()
+            .map(|key| key.derivation)
+            .filter(|was| primary != Some(*was));
         let heirs: HashSet<_> = inner.keys.values().map(|key| Arc::as_ptr(&key.revoked)).collect();
         let replaced: HashSet<_> = events
             .iter()
@@ -333,15 +343,12 @@ impl<V: View> Set<V> {
             if !heirs.contains(&Arc::as_ptr(&key.revoked)) && !replaced.contains(key.id()) {
                 key.revoked.raise();
             }
-            if primary != Some(*derivation) || now.is_none_or(|now| !Arc::ptr_eq(now, key)) {
+            if was_primary == Some(*derivation) || now.is_none_or(|now| !Arc::ptr_eq(now, key)) {
                 key.superseded.raise();
             }
         }
         let mut census = lock(&self.census);
         for (derivation, key) in &inner.keys {
-            if primary != Some(*derivation) {
-                key.superseded.raise();
-            }
             if !old.get(derivation).is_some_and(|old| Arc::ptr_eq(old, key)) {
                 census.push((key.id().clone(), Arc::downgrade(&key.census)));
             }

@@ -17,8 +17,10 @@ impl Signal {
     }
 
     pub(crate) fn raise(&self) {
-        self.raised.store(true, Ordering::Release);
-        self.event.notify(usize::MAX);
+        // To notify costs an allocation, even if nobody listens.
+        if !self.raised.swap(true, Ordering::AcqRel) {
+            self.event.notify(usize::MAX);
+        }
     }
 
     pub(crate) async fn wait(self: Arc<Self>) {

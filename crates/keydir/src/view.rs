@@ -1,12 +1,11 @@
 //! How one protocol reads a directory: which parts a revision needs, and what is made of them.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::name::RevisionId;
-use crate::secret::{Fingerprint, Secret};
+use crate::secret::Fingerprint;
 
 /// How one protocol reads a directory. A value, so that it carries its provider, its algorithm, its options.
 ///
@@ -183,12 +182,12 @@ impl Usage {
 /// One revision's parts, after the newline rule, as [`View::parse`] sees them.
 pub struct Revision<'a> {
     id: &'a RevisionId,
-    parts: &'a BTreeMap<Arc<str>, Secret>,
+    parts: &'a [(&'a str, &'a [u8])],
     flat: bool,
 }
 
 impl<'a> Revision<'a> {
-    pub(crate) fn new(id: &'a RevisionId, parts: &'a BTreeMap<Arc<str>, Secret>, flat: bool) -> Self {
+    pub(crate) fn new(id: &'a RevisionId, parts: &'a [(&'a str, &'a [u8])], flat: bool) -> Self {
         Self { id, parts, flat }
     }
 
@@ -204,7 +203,8 @@ impl<'a> Revision<'a> {
 
     /// The bytes of a part of the use, if it is there. Never empty.
     pub fn part(&self, name: &str) -> Option<&'a [u8]> {
-        self.parts.get(name).map(Secret::expose)
+        let part = self.parts.iter().find(|(part, _)| *part == name);
+        part.map(|(_, bytes)| *bytes)
     }
 
     /// The bytes of a part that the revision cannot do without.
@@ -221,9 +221,10 @@ impl<'a> Revision<'a> {
 
 impl fmt::Debug for Revision<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<_> = self.parts.iter().map(|(part, _)| part).collect();
         f.debug_struct("Revision")
             .field("id", &self.id)
-            .field("parts", &self.parts.keys())
+            .field("parts", &parts)
             .finish()
     }
 }

@@ -98,6 +98,37 @@ fn unchanged_content_keeps_its_key_and_what_hangs_on_it() {
 }
 
 #[test]
+fn superseded_is_who_has_been_the_primary_and_lost_the_mark() {
+    let live = live(BOTH, &[("r1.token.primary", "one"), ("r2.token", "two")]);
+    let get = |id: &str| Arc::clone(live.load().get(id).unwrap());
+    let mark = |id: &str| {
+        let name = |of: &str| format!("{of}.token{}", if of == id { ".primary" } else { "" });
+        publish(&live, &[(&name("r1"), "one"), (&name("r2"), "two")]);
+    };
+    let (r1, r2) = (get("r1"), get("r2"));
+    assert!(!r1.is_superseded() && !r2.is_superseded(), "staged");
+    let used = r1.hold();
+    mark("r2");
+    assert!(r1.is_superseded() && !r2.is_superseded());
+    assert!(Arc::ptr_eq(&r1, &get("r1")) && Arc::ptr_eq(&r2, &get("r2")));
+
+    // Rolled back: what was made with it since the first time stays superseded, what is made now is not.
+    let mut changes = live.subscribe();
+    mark("r1");
+    let again = get("r1");
+    assert!(!again.is_superseded() && r1.is_superseded() && r2.is_superseded());
+    assert!(Arc::ptr_eq(&again, &live.primary().unwrap()));
+    let change = changes.try_recv().unwrap();
+    assert!(change.primary_changed());
+    assert_eq!((change.added().count(), change.removed().count()), (0, 0));
+    let reported = live.dir().report().sets[0].revisions["r1"].uses;
+    assert_eq!(reported, 1, "uses from before are counted on");
+    drop(used);
+    publish(&live, &[("r1.revoked", ""), ("r2.token.primary", "two")]);
+    assert!(!again.stands() && !r1.stands(), "both are the revision");
+}
+
+#[test]
 fn content_that_is_mended_keeps_its_key() {
     let live = live(LOGIN, &[("r1.token.primary", "one")]);
     let first = live.primary().unwrap();

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 async fn call(args: Args) -> Result<ExitCode, Failure> {
     let anchors = TrustAnchors::open(&args.trust)?;
     let identity = args.identity.as_ref().map(Identity::open).transpose()?;
-    let mut client = Client::new(&anchors, identity.as_ref())?;
+    let client = Client::new(&anchors, identity.as_ref())?;
 
     let mut all_fine = true;
     let mut next = Instant::now();
@@ -59,7 +59,7 @@ async fn call(args: Args) -> Result<ExitCode, Failure> {
         n += 1;
         sleep_until(next).await;
         next = next.max(Instant::now()) + Duration::from_millis(args.every);
-        let (handshake, answer) = request(&mut client, &args.url).await;
+        let (handshake, answer) = request(&client, &args.url).await;
         let line = line(n, handshake.as_ref(), answer);
         all_fine &= line.ok;
         let json = serde_json::to_string(&line).map_err(|error| Failure::Output(error.into()))?;
@@ -69,7 +69,7 @@ async fn call(args: Args) -> Result<ExitCode, Failure> {
 }
 
 /// A connection and one request on it. The handshake may be known though the request failed.
-async fn request(client: &mut Client, target: &Target) -> (Option<Handshake>, Result<u16, RequestError>) {
+async fn request(client: &Client, target: &Target) -> (Option<Handshake>, Result<u16, RequestError>) {
     let mut connection = match client.connect(target).await {
         Ok(connection) => connection,
         Err(error) => return (None, Err(error)),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use keydir_examples::{Clients, Failure, Log, Server, asked_to_end, print_line, run};
@@ -28,6 +29,9 @@ struct Args {
     /// Sessions are given to the clients as tickets, not kept in memory.
     #[arg(long)]
     tickets: bool,
+    /// So long may connections that rest on what was revoked finish what is in flight.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    grace: u64,
 }
 
 fn main() -> ExitCode {
@@ -42,7 +46,7 @@ async fn serve(args: Args) -> Result<ExitCode, Failure> {
         Some(clients) if args.optional => Clients::Optional(TrustAnchors::open(clients)?),
         Some(clients) => Clients::Required(TrustAnchors::open(clients)?),
     };
-    let server = Server::new(&identity, clients, args.tickets)?;
+    let server = Server::new(&identity, clients, args.tickets, Duration::from_secs(args.grace))?;
 
     let fail = |error| Failure::Listen(args.listen, error);
     let listener = TcpListener::bind(args.listen).await.map_err(fail)?;

@@ -27,6 +27,8 @@ use intruder::{Entry, Outsider};
 use load::Load;
 use screen::Screen;
 
+/// What is in flight on connections that rest on what was revoked gets so long.
+const GRACE: Duration = Duration::from_secs(5);
 /// Publications of one rotation.
 const STEPS: u32 = 6;
 
@@ -157,7 +159,7 @@ impl Demo {
         .await?;
 
         // First one side, then the other: so whoever still meets the old leaf of a server is a client whose handshake
-        // began under its own old leaf, and those are counted below.
+        // began under its own old leaf, and those are counted below. Both sides renew the connections that they keep.
         for (number, role, who) in [(2, Role::Server, "servers"), (3, Role::Client, "clients")] {
             let what = format!("promote {new_leaf} at the {who}");
             self.step(first + number, &what, |to| Ok(vec![to.promote(role, &new_leaf)?]))
@@ -166,7 +168,8 @@ impl Demo {
 
         self.pace(first + 4).await;
         self.screen
-            .doing("wait for the handshakes that began with the old leaves");
+            .doing("wait for the connections that rest on the old leaves");
+        self.directories.unused(Role::Server, &old_leaf).await?;
         self.directories.unused(Role::Client, &old_leaf).await?;
         let what = format!("retire the leaves {old_leaf}");
         self.step(first + 4, &what, |to| {
@@ -253,7 +256,7 @@ fn listen(
     servers: &mut Vec<JoinHandle<()>>,
 ) -> Result<Target, Failure> {
     let (listener, target) = ports::listen()?;
-    let server = Server::new(&side.identity, Clients::Required(side.anchors.clone()), tickets)?;
+    let server = Server::new(&side.identity, Clients::Required(side.anchors.clone()), tickets, GRACE)?;
     let mut stopped = stopped.clone();
     servers.push(tokio::spawn(server.serve(listener, async move {
         let _ = stopped.changed().await;

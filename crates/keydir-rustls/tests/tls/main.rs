@@ -8,10 +8,15 @@
 )]
 
 mod anchors;
+mod choice;
 mod client;
+#[cfg(feature = "tokio")]
+mod connections;
 mod hints;
 mod identity;
+mod matrix;
 mod naive;
+mod presented;
 mod provider;
 mod sessions;
 mod straddle;

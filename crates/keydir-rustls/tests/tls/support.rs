@@ -196,6 +196,7 @@ pub(crate) const WAYS: [Way; 4] = [
 
 /// A server that trusts clients of a directory, and everything to talk to it.
 pub(crate) struct Scene {
+    pub(crate) root: Ca,
     pub(crate) c1: Ca,
     pub(crate) c2: Ca,
     pub(crate) cas: Dir,
@@ -214,6 +215,7 @@ impl Scene {
             anchors: anchors_in(&cas),
             server_identity: identity(&root.leaf(NAME)),
             server_ca: anchors_in(&ca_dir(&[("s1", &root)])),
+            root,
             c1,
             c2,
             cas,
@@ -325,7 +327,7 @@ pub(crate) fn receive(to: &mut Connection, mut bytes: &[u8]) -> Result<(), rustl
 }
 
 /// Where a flight can be cut: before its first record, and after each but the last.
-fn boundaries(flight: &[u8]) -> Vec<usize> {
+pub(crate) fn boundaries(flight: &[u8]) -> Vec<usize> {
     let mut at = 0;
     let mut boundaries = Vec::new();
     while at < flight.len() {

@@ -1,0 +1,140 @@
+//! The stream of one connection. It fails when the grace after a revocation is over.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rustls::CommonState;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::connection::{Connection, Rests};
+use super::ended::Ended;
+use super::table::Registered;
+
+/// A TLS connection, of a server or of a client.
+///
+/// When what it rests on was revoked, reading and writing go on for the grace, and then fail with
+/// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted) and an [`Ended`] behind it.
+pub struct TlsStream<IO> {
+    tls: tokio_rustls::TlsStream<IO>,
+    registered: Registered,
+    /// Both sides may be waited for by different tasks.
+    reading: Cut,
+    writing: Cut,
+}
+
+impl<IO> TlsStream<IO> {
+    pub(super) fn new(tls: tokio_rustls::TlsStream<IO>, registered: Registered) -> Self {
+        Self {
+            tls,
+            registered,
+            reading: Cut::default(),
+            writing: Cut::default(),
+        }
+    }
+
+    /// What the connection rests on; to keep, clone it.
+    pub fn connection(&self) -> &Connection {
+        self.registered.connection()
+    }
+
+    /// The transport, and what rustls knows of the connection: ALPN, version, cipher suite, certificates.
+    pub fn get_ref(&self) -> (&IO, &CommonState) {
+        self.tls.get_ref()
+    }
+}
+
+impl<IO> fmt::Debug for TlsStream<IO> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TlsStream").field(self.connection()).finish()
+    }
+}
+
+/// The end of the grace, waited for where the stream itself has nothing to say.
+#[derive(Default)]
+struct Cut(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
+
+impl Cut {
+    fn poll(&mut self, rests: &Arc<Rests>, context: &mut Context<'_>) -> Poll<()> {
+        let wait = self.0.get_or_insert_with(|| {
+            let rests = Arc::clone(rests);
+            Box::pin(async move { rests.wait_until_cut().await })
+        });
+        wait.as_mut().poll(context)
+    }
+}
+
+fn aborted(why: &Ended) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, why.clone())
+}
+
+fn guarded<T>(
+    rests: &Arc<Rests>,
+    cut: &mut Cut,
+    context: &mut Context<'_>,
+    operation: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<T>>,
+) -> Poll<io::Result<T>> {
+    if let Some(why) = rests.cut() {
+        return Poll::Ready(Err(aborted(why)));
+    }
+    let done = operation(context);
+    if done.is_pending()
+        && cut.poll(rests, context).is_ready()
+        && let Some(why) = rests.cut()
+    {
+        return Poll::Ready(Err(aborted(why)));
+    }
+    done
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let tls = Pin::new(&mut this.tls);
+        guarded(&this.registered.connection().0, &mut this.reading, context, |context| {
+            tls.poll_read(context, buffer)
+        })
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let tls = Pin::new(&mut this.tls);
+        guarded(&this.registered.connection().0, &mut this.writing, context, |context| {
+            tls.poll_write(context, bytes)
+        })
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let tls = Pin::new(&mut this.tls);
+        guarded(&this.registered.connection().0, &mut this.writing, context, |context| {
+            tls.poll_write_vectored(context, slices)
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tls.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let tls = Pin::new(&mut this.tls);
+        guarded(&this.registered.connection().0, &mut this.writing, context, |context| {
+            tls.poll_flush(context)
+        })
+    }
+
+    /// Also after the grace: the peer is told that the connection ends.
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(context)
+    }
+}
