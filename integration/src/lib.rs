@@ -16,6 +16,7 @@ mod program;
 mod services;
 mod tree;
 pub mod views;
+mod written;
 
 pub use canaries::never_to_be_printed;
 pub use clock::ManualClock;
@@ -25,6 +26,7 @@ pub use plain::{Answer, Connection, PlainClient, Version};
 pub use program::{End, Program, example, free_port, tool};
 pub use services::{Call, Serve};
 pub use tree::{Entry, Tree, without_read_override};
+pub use written::Written;
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};

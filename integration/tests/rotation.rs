@@ -17,8 +17,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
 
-use keydir::{Files, Live, Publisher, View};
-use keydir_integration::{Ca, Leaf, eventually, free_port};
+use keydir_integration::{Ca, Leaf, Written, eventually, free_port};
 use keydir_rustls::rustls::client::Resumption;
 use keydir_rustls::rustls::version::{TLS12, TLS13};
 use keydir_rustls::rustls::{
@@ -138,70 +137,6 @@ impl Ends {
         let mut counts: Vec<u32> = whole.map(count).collect();
         counts.sort_unstable();
         counts
-    }
-}
-
-/// Returns when a consumer has the publication with this id.
-type HasLoaded = Box<dyn FnMut(&str)>;
-
-/// A directory, its writer, and those who must have loaded a publication before the next one.
-struct Written {
-    publisher: Publisher,
-    files: Files,
-    publications: u64,
-    /// The number of the revision that is presented or trusted.
-    revision: u64,
-    consumers: Vec<HasLoaded>,
-}
-
-impl Written {
-    fn new(path: &Path, files: impl IntoIterator<Item = (String, String)>) -> Self {
-        let mut written = Self {
-            publisher: Publisher::open(path).unwrap(),
-            files: Files::new(),
-            publications: 0,
-            revision: 0,
-            consumers: Vec::new(),
-        };
-        written.add(files);
-        written.publish();
-        written
-    }
-
-    fn consumer<V: View>(&mut self, live: &Live<V>) {
-        let (live, mut changes) = (live.clone(), live.subscribe());
-        self.consumers.push(Box::new(move |id| {
-            while live.load().publication() != Some(id) {
-                let change = changes.recv_timeout(PATIENCE);
-                assert!(change.is_some(), "publication {id} is not loaded");
-            }
-        }));
-    }
-
-    fn add(&mut self, files: impl IntoIterator<Item = (String, String)>) {
-        let files = files.into_iter().map(|(name, content)| (name, content.into()));
-        self.files.extend(files);
-    }
-
-    fn remove(&mut self, id: &str) {
-        let before = self.files.len();
-        self.files.retain(|name, _| !name.starts_with(&format!("{id}.")));
-        assert!(self.files.len() < before, "there is no {id}");
-    }
-
-    fn rename(&mut self, from: &str, to: &str) {
-        let content = self.files.remove(from).unwrap();
-        self.files.insert(to.to_owned(), content);
-    }
-
-    /// Publishes what was prepared, and returns when every consumer has it.
-    fn publish(&mut self) {
-        self.publications += 1;
-        let id = format!("p{}", self.publications);
-        let rotation = format!("{{\"publication\":\"{id}\"}}");
-        self.files.insert(".rotation.json".to_owned(), rotation.into());
-        self.publisher.publish(&self.files).unwrap();
-        self.consumers.iter_mut().for_each(|has_loaded| has_loaded(&id));
     }
 }
 

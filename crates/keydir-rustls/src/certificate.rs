@@ -119,7 +119,7 @@ pub(crate) fn validity(der: &[u8]) -> Option<(u64, u64)> {
 }
 
 /// The content of the first element in some DER, and what follows it.
-fn step(der: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn step(der: &[u8]) -> Option<(&[u8], &[u8])> {
     let (header, rest) = der.split_first_chunk::<2>()?;
     let (length, rest) = match header[1] {
         short @ 0..=0x7f => (usize::from(short), rest),

@@ -15,7 +15,7 @@ use webpki::EndEntityCert;
 use crate::certificate::Certificate;
 use crate::identity_view::{IdentityKey, IdentityView};
 
-/// What a handshake has to know of an identity, found out when it is loaded.
+/// What a handshake has to know of an identity.
 #[derive(Debug)]
 pub(crate) struct Traits {
     schemes: Vec<SignatureScheme>,

@@ -4,24 +4,45 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use keydir::Key;
+use keydir::{Key, KeySet, Live, Use};
+use rustls::sign::CertifiedKey;
 
-use crate::identity_view::IdentityKey;
+use crate::identity_view::{IdentityKey, IdentityView};
 
-type Chosen = Option<Arc<Key<IdentityKey>>>;
+/// The key, and its use by the handshake.
+pub(crate) type Chosen = Option<(Arc<Key<IdentityKey>>, Use)>;
 
 thread_local! {
     /// `Some` while somebody wants to know.
     static NOTE: Cell<Option<Chosen>> = const { Cell::new(None) };
 }
 
-/// Called by each resolver with what it chose.
-pub(crate) fn note(key: &Arc<Key<IdentityKey>>) {
-    NOTE.with(|note| {
-        if note.take().is_some() {
-            note.set(Some(Some(Arc::clone(key))));
+/// What a resolver presents, by its choice from the set of this moment.
+///
+/// Where somebody wants to know, the choice counts as a use from here on, and is made again if the set was swapped
+/// before it was counted: so whoever has moved the mark, and then finds no use of a revision, may take it away.
+pub(crate) fn present(
+    live: &Live<IdentityView>,
+    choose: impl for<'s> Fn(&'s KeySet<IdentityView>) -> Option<&'s Arc<Key<IdentityKey>>>,
+) -> Option<Arc<CertifiedKey>> {
+    loop {
+        let set = live.load();
+        let key = choose(&set)?;
+        if !note(key) || Arc::ptr_eq(&set, &live.load()) {
+            return Some(Arc::clone(key.certified()));
         }
-    });
+    }
+}
+
+/// Whether somebody wanted to know.
+fn note(key: &Arc<Key<IdentityKey>>) -> bool {
+    NOTE.with(|note| {
+        let wanted = note.take().is_some();
+        if wanted {
+            note.set(Some(Some((Arc::clone(key), key.hold()))));
+        }
+        wanted
+    })
 }
 
 /// Runs one step of a handshake. What it chose goes into `chosen`; if it chose nothing, that stays as it was.
@@ -37,8 +58,8 @@ pub(crate) fn noting<T>(chosen: &mut Chosen, step: impl FnOnce() -> T) -> T {
 
     let scope = Scope(NOTE.replace(Some(None)));
     let done = step();
-    if let Some(Some(key)) = NOTE.take() {
-        *chosen = Some(key);
+    if let Some(Some(noted)) = NOTE.take() {
+        *chosen = Some(noted);
     }
     drop(scope);
     done
@@ -68,12 +89,12 @@ mod tests {
             note(&a);
             noting(&mut inner, || note(&b));
         });
-        assert!(outer.as_ref().is_some_and(|key| Arc::ptr_eq(key, &a)));
-        assert!(inner.as_ref().is_some_and(|key| Arc::ptr_eq(key, &b)));
+        assert!(outer.as_ref().is_some_and(|(key, _)| Arc::ptr_eq(key, &a)));
+        assert!(inner.as_ref().is_some_and(|(key, _)| Arc::ptr_eq(key, &b)));
 
         noting(&mut outer, || {});
         assert!(
-            outer.is_some_and(|key| Arc::ptr_eq(&key, &a)),
+            outer.is_some_and(|(key, _)| Arc::ptr_eq(&key, &a)),
             "a step without a choice"
         );
 

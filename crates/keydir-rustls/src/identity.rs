@@ -200,10 +200,9 @@ impl ServerResolver {
 
 impl ResolvesServerCert for ServerResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let set = self.identity(hello.server_name()).shared.live.load();
-        let key = choose(&set, &Said::by_client(&hello))?;
-        chosen::note(key);
-        Some(Arc::clone(key.certified()))
+        let said = Said::by_client(&hello);
+        let live = &self.identity(hello.server_name()).shared.live;
+        chosen::present(live, |set| choose(set, &said))
     }
 }
 
@@ -213,15 +212,16 @@ struct ClientResolver(Identity);
 impl ResolvesClientCert for ClientResolver {
     fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let Shared { live, presented } = &*self.0.shared;
-        let set = live.load();
-        let primary = set.primary().ok();
-        presented.primary(primary);
-        let key = choose(&set, &Said::by_server(authorities, schemes))?;
-        if !primary.is_some_and(|primary| Arc::ptr_eq(primary, key)) {
-            presented.other(&set, key);
-        }
-        chosen::note(key);
-        Some(Arc::clone(key.certified()))
+        let said = Said::by_server(authorities, schemes);
+        chosen::present(live, |set| {
+            let primary = set.primary().ok();
+            presented.primary(primary);
+            let key = choose(set, &said)?;
+            if !primary.is_some_and(|primary| Arc::ptr_eq(primary, key)) {
+                presented.other(set, key);
+            }
+            Some(key)
+        })
     }
 
     fn has_certs(&self) -> bool {

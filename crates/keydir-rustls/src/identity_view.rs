@@ -1,18 +1,19 @@
 //! How a directory is read as TLS identities: a certificate with its chain, and its key.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use keydir::{Broken, Candidates, Parsed, Piece, Revision, Unusable, Usage, View, uses};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
-use rustls::sign::CertifiedKey;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SigningKey};
 use rustls::{Error, InconsistentKeys};
 use webpki::EndEntityCert;
+use zeroize::Zeroize;
 
 use crate::certificate::Certificate;
 use crate::choice::Traits;
-use crate::pem;
+use crate::{ec, pem};
 
 /// Reads a directory as TLS identities. [`Identity`](crate::Identity) makes it.
 pub struct IdentityView {
@@ -24,7 +25,8 @@ pub struct IdentityView {
 pub struct IdentityKey {
     certified: Arc<CertifiedKey>,
     piece: Piece,
-    traits: Traits,
+    /// Found out when it is asked for first: of many revisions most are never presented.
+    traits: OnceLock<Traits>,
 }
 
 impl IdentityKey {
@@ -44,7 +46,7 @@ impl IdentityKey {
     }
 
     pub(crate) fn traits(&self) -> &Traits {
-        &self.traits
+        self.traits.get_or_init(|| Traits::of(&self.certified))
     }
 }
 
@@ -62,13 +64,7 @@ impl IdentityView {
         let certificates = pem::certificates(crt).map_err(|error| error.in_part("crt"))?;
         let piece = check_chain(&certificates).map_err(|unusable| unusable.part("crt"))?;
         let key = pem::private_key(key).map_err(|error| error.in_part("key"))?;
-        let key = self.provider.key_provider.load_private_key(key).map_err(|_| {
-            Unusable::new(
-                "unsupported-key",
-                "the private key is damaged, or of a kind or size that the CryptoProvider does not support",
-            )
-            .part("key")
-        })?;
+        let key = self.load(key)?;
         let certified = CertifiedKey::new(certificates, key);
         match certified.keys_match() {
             Ok(()) => Ok(()),
@@ -81,9 +77,28 @@ impl IdentityView {
             .part("crt")),
         }?;
         Ok(IdentityKey {
-            traits: Traits::of(&certified),
+            traits: OnceLock::new(),
             certified: Arc::new(certified),
             piece,
+        })
+    }
+
+    fn load(&self, mut key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Unusable> {
+        let provider = self.provider.key_provider;
+        let inside = match &key {
+            PrivateKeyDer::Pkcs8(key) => ec::inside(key),
+            _ => None,
+        };
+        if let Some(Ok(loaded)) = inside.map(|inside| provider.load_private_key(inside)) {
+            key.zeroize();
+            return Ok(loaded);
+        }
+        provider.load_private_key(key).map_err(|_| {
+            Unusable::new(
+                "unsupported-key",
+                "the private key is damaged, or of a kind or size that the CryptoProvider does not support",
+            )
+            .part("key")
         })
     }
 
@@ -169,8 +184,7 @@ impl fmt::Debug for IdentityView {
 mod tests {
     use rcgen::{CertificateParams, KeyPair};
     use rustls::crypto::KeyProvider;
-    use rustls::pki_types::PrivateKeyDer;
-    use rustls::sign::{Signer, SigningKey};
+    use rustls::sign::Signer;
     use rustls::{SignatureAlgorithm, SignatureScheme};
 
     use super::*;

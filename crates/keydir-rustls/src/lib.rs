@@ -8,6 +8,7 @@ mod chosen;
 mod config;
 #[cfg(feature = "tokio")]
 mod connections;
+mod ec;
 mod error;
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::key::Key;
-use crate::name::RevisionId;
 use crate::problem::Problem;
 use crate::standing::{Hold, NoPrimary};
 use crate::view::View;
@@ -15,7 +14,7 @@ use crate::view::View;
 pub struct KeySet<V: View> {
     pub(crate) keys: Vec<Arc<Key<V::Item>>>,
     pub(crate) states: Vec<KeyState>,
-    pub(crate) by_id: HashMap<RevisionId, usize>,
+    pub(crate) by_id: HashMap<Arc<str>, usize>,
     pub(crate) primary: Result<Arc<Key<V::Item>>, NoPrimary>,
     pub(crate) no_primary: Option<NoPrimary>,
     pub(crate) whole: Arc<V::Whole>,
@@ -76,7 +75,7 @@ impl<V: View> KeySet<V> {
 
     /// How a key of this set stands; `None` for one that is not in force in it.
     pub fn state(&self, key: &Key<V::Item>) -> Option<&KeyState> {
-        let index = *self.by_id.get(key.id())?;
+        let index = *self.by_id.get(key.id().as_str())?;
         let found = self.keys.get(index)?;
         (found.derivation == key.derivation).then(|| self.states.get(index))?
     }

@@ -99,7 +99,7 @@ pub(crate) struct Builder<'a> {
 pub(crate) const ROTATION: &str = ".rotation.json";
 
 impl<'a> Builder<'a> {
-    /// `known` are the parts of all uses of the reader.
+    /// `known` says of a part whether a use of the reader has it.
     pub(crate) fn new(flat: bool, known: &'a dyn Fn(&str) -> bool) -> Self {
         Self {
             publication: Publication {
@@ -175,6 +175,7 @@ impl<'a> Builder<'a> {
 }
 
 fn case_clashes<'a>(ids: impl Iterator<Item = &'a RevisionId> + Clone) -> Vec<Problem> {
+    // Two ids can differ in case only if one of them has a capital, which is rare.
     let has_capitals = |id: &RevisionId| id.as_str().bytes().any(|b| b.is_ascii_uppercase());
     if !ids.clone().any(has_capitals) {
         return Vec::new();

@@ -452,9 +452,17 @@ impl<T> Check<'_, T> {
             .chunk_by(|(a, _), (b, _)| a == b)
             .filter(|same| same.len() > 1)
         {
-            let ids: Vec<_> = same.iter().map(|(_, id)| *id).collect();
-            let message = format!("the same content stands under {}", ids.join(", "));
-            problems.extend(ids.iter().map(|id| Problem::new("duplicate", *id, message.clone())));
+            // Not all of them in the message of each: of ten thousand copies that would fill the memory.
+            let shown: Vec<_> = same.iter().take(5).map(|(_, id)| *id).collect();
+            let more = match same.len() - shown.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            let message = format!("the same content stands under {}{more}", shown.join(", "));
+            problems.extend(
+                same.iter()
+                    .map(|(_, id)| Problem::new("duplicate", *id, message.clone())),
+            );
         }
     }
 

@@ -86,6 +86,16 @@ pub struct RevisionReport {
     pub last_use: Option<u64>,
 }
 
+impl SetReport {
+    /// How much rests on a revision now; 0 for one that is not there.
+    pub fn uses(&self, id: &str) -> usize {
+        let mut revisions = self.revisions.iter();
+        revisions
+            .find(|(revision, _)| **revision == *id)
+            .map_or(0, |(_, revision)| revision.uses)
+    }
+}
+
 impl RevisionReport {
     pub(crate) fn new(state: &KeyState, pieces: &[Piece]) -> Self {
         Self {

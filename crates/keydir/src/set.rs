@@ -254,7 +254,7 @@ impl<V: View> Set<V> {
             by_id: in_force
                 .iter()
                 .enumerate()
-                .map(|(i, (id, _))| ((*id).clone(), i))
+                .map(|(i, (id, _))| (Arc::clone(id.text()), i))
                 .collect(),
             keys: in_force
                 .iter()

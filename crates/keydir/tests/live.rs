@@ -121,7 +121,7 @@ fn superseded_is_who_has_been_the_primary_and_lost_the_mark() {
     let change = changes.try_recv().unwrap();
     assert!(change.primary_changed());
     assert_eq!((change.added().count(), change.removed().count()), (0, 0));
-    let reported = live.dir().report().sets[0].revisions["r1"].uses;
+    let reported = live.dir().report().sets[0].uses("r1");
     assert_eq!(reported, 1, "uses from before are counted on");
     drop(used);
     publish(&live, &[("r1.revoked", ""), ("r2.token.primary", "two")]);

@@ -116,11 +116,7 @@ impl Directories {
     pub(super) async fn unused(&self, role: Role, id: &str) -> Result<(), Failure> {
         let path = self.leaves(role);
         let late = || format!("something still rests on {id} in {}", path.display());
-        until(late, || {
-            let uses = |set: &SetReport| set.revisions.get(id).map_or(0, |revision| revision.uses);
-            sets_of(path).iter().map(uses).sum::<usize>() == 0
-        })
-        .await
+        until(late, || sets_of(path).iter().all(|set| set.uses(id) == 0)).await
     }
 }
 

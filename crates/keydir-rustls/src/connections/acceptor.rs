@@ -110,9 +110,8 @@ impl Acceptor {
         let (_, session) = tls.get_ref();
         let chain = owned(session.peer_certificates());
         let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
-        let registered = self
-            .table
-            .register(chosen.into_iter().collect(), chain, resumed, self.grace);
+        let identities = chosen.iter().map(|(key, _)| Arc::clone(key)).collect();
+        let registered = self.table.register(identities, chain, resumed, self.grace);
         match registered {
             Ok(registered) => Ok(TlsStream::new(tls.into(), registered)),
             Err(ended) => {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use keydir::Key;
+use keydir::{Key, Use};
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind};
@@ -17,6 +17,7 @@ use super::handshake::{GRACE, TIMEOUT, close, drive, owned};
 use super::stream::TlsStream;
 use super::table::Table;
 use crate::admission::Admission;
+use crate::chosen::Chosen;
 use crate::config::ClientBuilder;
 use crate::error::BuildError;
 use crate::identity::Identity;
@@ -99,13 +100,13 @@ impl Epoch {
 
     /// What a connection rests on: the key that its handshake presented. A session comes from one of the handshakes
     /// before, and rustls does not say which.
-    fn identities(&self, chosen: Option<Arc<Key<IdentityKey>>>, resumed: bool) -> Vec<Arc<Key<IdentityKey>>> {
+    fn identities(&self, chosen: &Chosen, resumed: bool) -> Vec<Arc<Key<IdentityKey>>> {
         match chosen {
-            Some(key) => {
+            Some((key, _)) => {
                 let mut presented = self.presented();
-                presented.retain(|other| !Arc::ptr_eq(other, &key));
-                presented.push(Arc::clone(&key));
-                vec![key]
+                presented.retain(|other| !Arc::ptr_eq(other, key));
+                presented.push(Arc::clone(key));
+                vec![Arc::clone(key)]
             }
             None if resumed => self.presented().clone(),
             None => Vec::new(),
@@ -181,13 +182,13 @@ impl Connector {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let epoch = self.epoch();
+        let (epoch, _used) = self.used_epoch();
         let connector = TlsConnector::from(Arc::clone(&epoch.config));
         let (tls, chosen) = drive(connector.connect(server, io).into_fallible(), self.timeout).await?;
         let (_, session) = tls.get_ref();
         let chain = owned(session.peer_certificates());
         let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
-        let identities = epoch.identities(chosen, resumed);
+        let identities = epoch.identities(&chosen, resumed);
         match self.shared.table.register(identities, chain, resumed, self.grace) {
             Ok(registered) => Ok(TlsStream::new(tls.into(), registered)),
             Err(ended) => {
@@ -212,6 +213,18 @@ impl Connector {
     /// rule ([`TrustAnchors::only`](crate::TrustAnchors::only)) has changed. Changes of directories need no call.
     pub fn recheck(&self) {
         self.shared.table.recheck();
+    }
+
+    /// A session may be resumed that rests on what was presented before, so that counts as used during the handshake;
+    /// as for a choice, counted first and then looked at again.
+    fn used_epoch(&self) -> (Arc<Epoch>, Vec<Use>) {
+        loop {
+            let epoch = self.epoch();
+            let used = epoch.presented().iter().map(|key| key.hold()).collect();
+            if epoch.lasts(&self.shared) {
+                return (epoch, used);
+            }
+        }
     }
 
     fn epoch(&self) -> Arc<Epoch> {

@@ -6,14 +6,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keydir::Key;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::ended::HandshakeError;
-use crate::chosen::noting;
-use crate::identity_view::IdentityKey;
+use crate::chosen::{Chosen, noting};
 
 /// As long as a handshake may take, where nothing else is said.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,13 +20,11 @@ pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// A refused peer gets so long to read why.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What a handshake came to, and the key that it presented.
-pub(super) type Done<T> = (T, Option<Arc<Key<IdentityKey>>>);
-
+/// Performs a handshake. The key that it presents counts as used until the note is dropped.
 pub(super) async fn drive<T, IO: AsyncRead + AsyncWrite + Unpin>(
     handshake: impl Future<Output = Result<T, (io::Error, IO)>>,
     limit: Duration,
-) -> Result<Done<T>, HandshakeError> {
+) -> Result<(T, Chosen), HandshakeError> {
     let mut handshake = pin!(handshake);
     let mut chosen = None;
     let noted = poll_fn(|context| noting(&mut chosen, || handshake.as_mut().poll(context)));

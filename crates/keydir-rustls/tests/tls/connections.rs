@@ -65,8 +65,7 @@ fn connector(scene: &Scene, ca: &Ca, way: Way) -> Connector {
 fn uses(dir: &Dir, usage: &str, revision: &str) -> usize {
     let sets = dir.report().sets;
     let set = sets.iter().find(|set| set.usage == usage).unwrap();
-    let revision = set.revisions.iter().find(|(id, _)| id.as_str() == revision);
-    revision.map_or(0, |(_, revision)| revision.uses)
+    set.uses(revision)
 }
 
 #[tokio::test]

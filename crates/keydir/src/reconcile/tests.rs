@@ -354,6 +354,29 @@ fn copies_are_found_though_they_cannot_be_used() {
 }
 
 #[test]
+fn of_many_copies_each_is_reported_but_does_not_name_all() {
+    let good = |_| Lies {
+        content: Some(Content::Good {
+            text: 1,
+            begins: 0,
+            ends: 100,
+        }),
+        ..Lies::default()
+    };
+    for (copies, end) in [
+        (5, "under r0, r1, r2, r3, r4"),
+        (7, "under r0, r1, r2, r3, r4 and 2 more"),
+    ] {
+        let lies: Vec<_> = (0..copies).map(good).collect();
+        let outcome = reconcile(&uses::TOKEN, State::default(), Input::New(offers(&lies, false)), at(0));
+        let problems = outcome.problems.iter().filter(|problem| problem.code == "duplicate");
+        let messages: Vec<_> = problems.map(|problem| problem.message.as_str()).collect();
+        assert_eq!(messages.len(), copies);
+        assert!(messages.iter().all(|message| message.ends_with(end)), "{messages:?}");
+    }
+}
+
+#[test]
 fn the_next_moment_is_the_first_begin_or_end_that_is_to_come() {
     let lies = [(10, 50), (20, 40)].map(|(begins, ends)| Lies {
         content: Some(Content::Good { text: 1, begins, ends }),

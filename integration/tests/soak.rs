@@ -1,0 +1,380 @@
+//! A soak: identities, CAs and CRLs rotate at random under load over TCP, between acceptors and connectors, with
+//! resumption and without. Nothing fails, and memory does not grow (R6).
+//!
+//! For about a minute here; the full count is for `cargo xtask prove soak`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests report by panicking"
+)]
+
+use std::fmt::Display;
+use std::path::Path;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use keydir_integration::{Ca, Leaf, Written, eventually, free_port};
+use keydir_rustls::rustls::client::Resumption;
+use keydir_rustls::rustls::version::{TLS12, TLS13};
+use keydir_rustls::{Acceptor, Connector, Identity, TlsStream, TrustAnchors, client_config, server_config};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const SIDES: [&str; 2] = ["server", "client"];
+/// What is in flight when something is revoked may go on so long; nothing should need it.
+const GRACE: Duration = Duration::from_secs(20);
+const SECONDS: Duration = Duration::from_secs(60);
+/// Rotations of the proof; memory is compared with what it was after a tenth of them.
+const PROOF: u64 = 10_000;
+/// How much memory may grow, in percent of what it was.
+const GROWTH: u64 = 5;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The server's and the client's side, as two processes would have them.
+struct Side {
+    identity: Identity,
+    anchors: TrustAnchors,
+}
+
+#[derive(Default)]
+struct Counts {
+    full: AtomicU64,
+    resumed: AtomicU64,
+    requests: AtomicU64,
+    /// Connections that their client gave up in time.
+    renewed: AtomicU64,
+    failures: Mutex<Vec<String>>,
+    over: AtomicBool,
+}
+
+impl Counts {
+    fn fail(&self, who: &str, why: impl Display) {
+        let mut failures = self.failures.lock().unwrap();
+        if failures.len() < 5 {
+            failures.push(format!("{who}: {why:#}"));
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(SeqCst)
+    }
+}
+
+/// Serves one byte for each byte, until the client leaves.
+async fn serve(acceptor: Acceptor, listener: TcpListener, counts: Arc<Counts>) {
+    loop {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let (acceptor, counts) = (acceptor.clone(), Arc::clone(&counts));
+        tokio::spawn(async move {
+            let served = async {
+                let mut tls = acceptor.accept(tcp).await?;
+                while let Ok(request) = tls.read_u8().await {
+                    let connection = tls.connection();
+                    // A request that comes over what was revoked shall not be served.
+                    if let (false, Some(why)) = (connection.stands(), connection.why()) {
+                        return Err(why.clone().into());
+                    }
+                    tls.write_u8(request).await?;
+                    tls.flush().await?;
+                }
+                Ok::<_, Failure>(())
+            };
+            if let Err(why) = served.await {
+                counts.fail("server", causes(&*why));
+            }
+        });
+    }
+}
+
+/// Connects, sends some requests, and renews what it keeps as soon as there is something newer.
+async fn call(connector: Connector, port: u16, keeps: u32, counts: Arc<Counts>) {
+    while !counts.is_over() {
+        let called = async {
+            let tcp = TcpStream::connect(("127.0.0.1", port)).await?;
+            tcp.set_nodelay(true)?;
+            let mut tls = connector.connect("localhost".try_into()?, tcp).await?;
+            request(&mut tls, &counts).await?;
+            let connection = tls.connection().clone();
+            let kind = if connection.is_resumed() {
+                &counts.resumed
+            } else {
+                &counts.full
+            };
+            kind.fetch_add(1, SeqCst);
+            for _ in 1..keeps {
+                // The server's leaf is renewed too: nobody tells a client so by these few bytes, so look oneself.
+                if counts.is_over() || connection.is_superseded() || !connection.stands() {
+                    counts.renewed.fetch_add(1, SeqCst);
+                    break;
+                }
+                request(&mut tls, &counts).await?;
+            }
+            tls.shutdown().await?;
+            Ok::<_, Failure>(())
+        };
+        if let Err(why) = called.await {
+            counts.fail("client", causes(&*why));
+        }
+    }
+}
+
+async fn request(tls: &mut TlsStream<TcpStream>, counts: &Counts) -> Result<(), Failure> {
+    tls.write_u8(b'?').await?;
+    tls.flush().await?;
+    tls.read_u8().await?;
+    counts.requests.fetch_add(1, SeqCst);
+    Ok(())
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text += &format!(": {next}");
+        cause = next.source();
+    }
+    text
+}
+
+/// A seeded choice: the same again for the same number.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        // Xorshift, by Marsaglia.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+/// The directories, and whoever rotates them.
+struct Mesh {
+    ca: Ca,
+    cas: Written,
+    leaves: [Written; 2],
+    sides: [Arc<Side>; 2],
+    rotations: u64,
+    _folder: tempfile::TempDir,
+}
+
+fn ca_file(number: u64, ca: &Ca) -> [(String, String); 1] {
+    [(format!("c{number}.crt"), ca.pem())]
+}
+
+fn leaf_files(number: u64, leaf: Leaf, mark: &str) -> [(String, String); 2] {
+    [
+        (format!("r{number}.crt{mark}"), leaf.crt),
+        (format!("r{number}.key"), leaf.key),
+    ]
+}
+
+impl Mesh {
+    fn new() -> Self {
+        let shm = Path::new("/dev/shm");
+        let folder = if shm.is_dir() {
+            tempfile::tempdir_in(shm)
+        } else {
+            tempfile::tempdir()
+        }
+        .unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let ca = Ca::new("soak 0");
+        let mut cas = Written::new(&path("cas"), ca_file(0, &ca));
+        let mut leaves = SIDES.map(|side| Written::new(&path(side), leaf_files(0, ca.leaf(side), ".primary")));
+        let sides = SIDES.map(|side| {
+            Arc::new(Side {
+                identity: Identity::open(path(side)).unwrap(),
+                anchors: TrustAnchors::open(path("cas")).unwrap(),
+            })
+        });
+        for (written, side) in leaves.iter_mut().zip(&sides) {
+            written.consumer(side.identity.live());
+            cas.consumer(side.anchors.live());
+        }
+        Self {
+            ca,
+            cas,
+            leaves,
+            sides,
+            rotations: 0,
+            _folder: folder,
+        }
+    }
+
+    fn mark(&mut self, side: usize, from: u64, to: u64) {
+        let leaves = &mut self.leaves[side];
+        leaves.rename(&format!("r{from}.crt.primary"), &format!("r{from}.crt"));
+        leaves.rename(&format!("r{to}.crt"), &format!("r{to}.crt.primary"));
+        leaves.publish();
+    }
+
+    fn stage(&mut self, side: usize) -> (u64, u64) {
+        let old = self.leaves[side].revision;
+        let new = old + 1;
+        self.leaves[side].revision = new;
+        let leaf = self.ca.leaf(SIDES[side]);
+        self.leaves[side].add(leaf_files(new, leaf, ""));
+        self.leaves[side].publish();
+        (old, new)
+    }
+
+    /// When nothing rests on it any more.
+    fn retire(&mut self, side: usize, revision: u64) {
+        let id = format!("r{revision}");
+        let dir = self.sides[side].identity.live().dir();
+        eventually(&format!("{} {id} is unused", SIDES[side]), || {
+            dir.report().sets.iter().all(|set| set.uses(&id) == 0)
+        });
+        self.leaves[side].remove(&id);
+        self.leaves[side].publish();
+        self.rotations += 1;
+    }
+
+    fn rotate_leaf(&mut self, side: usize) {
+        let (old, new) = self.stage(side);
+        self.mark(side, old, new);
+        self.retire(side, old);
+    }
+
+    /// The new leaf is taken back, and comes again under another number.
+    fn roll_back(&mut self, side: usize) {
+        let (old, new) = self.stage(side);
+        self.mark(side, old, new);
+        self.mark(side, new, old);
+        self.retire(side, new);
+        // Ids are never used again.
+        let (id, next) = (format!("r{old}"), new + 1);
+        self.leaves[side].revision = next;
+        let leaf = self.ca.leaf(SIDES[side]);
+        self.leaves[side].add(leaf_files(next, leaf, ""));
+        self.leaves[side].publish();
+        assert!(id != format!("r{next}"));
+        self.mark(side, old, next);
+        self.retire(side, old);
+    }
+
+    fn rotate_ca(&mut self) {
+        let old = self.cas.revision;
+        self.cas.revision += 1;
+        self.ca = Ca::new(&format!("soak {}", self.cas.revision));
+        self.cas.add(ca_file(self.cas.revision, &self.ca));
+        self.cas.publish();
+        self.rotate_leaf(0);
+        self.rotate_leaf(1);
+        self.cas.remove(&format!("c{old}"));
+        self.cas.publish();
+        self.rotations += 1;
+    }
+
+    fn step(&mut self, dice: &mut Dice) {
+        match dice.roll(6) {
+            0 => self.rotate_leaf(0),
+            1 => self.rotate_leaf(1),
+            2 => self.roll_back(0),
+            3 => self.roll_back(1),
+            _ => self.rotate_ca(),
+        }
+    }
+}
+
+/// What this process has in memory, in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn nothing_fails_and_memory_does_not_grow_while_everything_rotates_at_random() {
+    let proving = std::env::var("KEYDIR_PROVE").is_ok();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut mesh = Mesh::new();
+    let [server, client] = &mesh.sides;
+    let counts = Arc::<Counts>::default();
+    let (mut clients, mut acceptors) = (Vec::new(), Vec::new());
+    for (version, tickets) in [(&TLS13, false), (&TLS13, true), (&TLS12, false), (&TLS12, true)] {
+        let builder = server_config(&server.identity)
+            .require_client(&server.anchors)
+            .versions(&[version]);
+        let builder = if tickets { builder.tickets() } else { builder };
+        let acceptor = builder.acceptor().unwrap().with_grace(GRACE);
+        let port = free_port();
+        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", port))).unwrap();
+        runtime.spawn(serve(acceptor.clone(), listener, Arc::clone(&counts)));
+        acceptors.push(acceptor);
+        for (keeps, resumes) in [(1, true), (1, false), (50, true)] {
+            let builder = client_config(&client.anchors)
+                .identity(&client.identity)
+                .versions(&[version]);
+            let connector = builder.connector_with(|config| {
+                if !resumes {
+                    config.resumption = Resumption::disabled();
+                }
+            });
+            let connector = connector.unwrap().with_grace(GRACE);
+            clients.push(runtime.spawn(call(connector, port, keeps, Arc::clone(&counts))));
+        }
+    }
+
+    let seed = 0x5eed_0001;
+    let mut dice = Dice(seed);
+    let begun = Instant::now();
+    let mut early = None;
+    let done = |rotations: u64| match proving {
+        true => rotations * 1000 / PROOF,
+        false => u64::try_from(begun.elapsed().as_millis() * 1000 / SECONDS.as_millis()).unwrap(),
+    };
+    while done(mesh.rotations) < 1000 && counts.failures.lock().unwrap().is_empty() {
+        mesh.step(&mut dice);
+        if std::env::var("KEYDIR_SAMPLE").is_ok() && mesh.rotations % 200 < 2 {
+            println!(
+                "sample {} {} {}",
+                mesh.rotations,
+                resident(),
+                counts.full.load(SeqCst) + counts.resumed.load(SeqCst)
+            );
+        }
+        if done(mesh.rotations) >= 100 && early.is_none() {
+            early = Some((mesh.rotations, resident()));
+        }
+    }
+    counts.over.store(true, SeqCst);
+    for client in clients {
+        runtime.block_on(client).unwrap();
+    }
+    eventually("all connections are gone", || {
+        acceptors.iter().all(|acceptor| acceptor.connections() == 0)
+    });
+
+    let failures = counts.failures.lock().unwrap().clone();
+    assert!(failures.is_empty(), "seed {seed:#x}: {failures:?}");
+    let [full, resumed, requests, renewed] =
+        [&counts.full, &counts.resumed, &counts.requests, &counts.renewed].map(|count| count.load(SeqCst));
+    let (rotations, before) = early.unwrap();
+    let after = resident();
+    println!(
+        "soak: {} rotations in {:.0} s: {full} full and {resumed} resumed handshakes, {requests} requests, {renewed} \
+         connections renewed in time; 0 failed; {before} KiB after {rotations} rotations, {after} KiB after all",
+        mesh.rotations,
+        begun.elapsed().as_secs_f64()
+    );
+    assert!(
+        full > 100 && resumed > 100 && renewed > 10,
+        "too little load to prove anything"
+    );
+    assert!(
+        after * 100 <= before * (100 + GROWTH),
+        "memory has grown from {before} to {after} KiB"
+    );
+}
