@@ -106,16 +106,30 @@ pub(crate) struct Authority {
 ///
 /// This runs in handshakes, after webpki has read the same certificate: what comes before the dates is stepped over.
 pub(crate) fn validity(der: &[u8]) -> Option<(u64, u64)> {
-    let (certificate, _) = step(der)?;
-    let (mut rest, _) = step(certificate)?;
-    // Version, serial number, signature algorithm, issuer.
-    for _ in 0..4 {
-        (_, rest) = step(rest)?;
-    }
+    let (_issuer, rest) = step(from_issuer(der)?)?;
     let (_, validity) = Validity::from_der(rest).ok()?;
     let not_before = validity.not_before.timestamp().try_into().unwrap_or(0);
     let not_after = validity.not_after.timestamp().try_into().ok()?;
     Some((not_before, not_after))
+}
+
+/// The issuer and the subject of a certificate that webpki can read, as webpki tells them: without their headers.
+pub(crate) fn names(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (issuer, rest) = step(from_issuer(der)?)?;
+    let (_validity, rest) = step(rest)?;
+    let (subject, _) = step(rest)?;
+    Some((issuer, subject))
+}
+
+/// A certificate from its issuer's name on.
+fn from_issuer(der: &[u8]) -> Option<&[u8]> {
+    let (certificate, _) = step(der)?;
+    let (mut rest, _) = step(certificate)?;
+    // Version, serial number, signature algorithm.
+    for _ in 0..3 {
+        (_, rest) = step(rest)?;
+    }
+    Some(rest)
 }
 
 /// The content of the first element in some DER, and what follows it.
@@ -155,6 +169,7 @@ fn system_time(seconds: i64) -> Option<SystemTime> {
 mod tests {
     use proptest::prelude::*;
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+    use webpki::EndEntityCert;
 
     use super::*;
 
@@ -186,14 +201,17 @@ mod tests {
         fn any_bytes_are_read_or_refused(
             bytes in proptest::collection::vec(any::<u8>(), 0..60), at in any::<prop::sample::Index>(), bits in any::<u8>()
         ) {
-            let _ = validity(&bytes);
+            let _ = (validity(&bytes), names(&bytes));
             thread_local!(static DER: Vec<u8> = certificate(2020, 2030).to_vec());
             let mut der = DER.with(Clone::clone);
             let at = at.index(der.len());
             der[at] ^= bits;
             let _ = validity(&der);
-            let _ = validity(&der[..at]);
+            let _ = (validity(&der[..at]), names(&der[..at]));
             let der = CertificateDer::from(der);
+            if let Ok(read) = EndEntityCert::try_from(&der) {
+                prop_assert_eq!(names(&der), Some((read.issuer(), read.subject())));
+            }
             let _ = authority_key_id(&der);
             let _ = Certificate::read(&der).map(|read| (read.piece(), read.authority()));
         }

@@ -54,24 +54,19 @@ impl Judge {
         let chain = chain.into_iter();
         let set = self.live.load();
         let trust = set.whole();
-        let known = self.verdicts.of_chain(role, chain.clone());
-        if let Some(verdict) = known
-            && verdict.serial == trust.serial()
-            && verdict.vouched.holds_at(now)
+        if let Some(verdict) = self.verdicts.of_chain(role, chain.clone())
+            && verdict.holds(trust, now)
         {
             return Ok(verdict.admitted());
         }
-        let chain: Vec<_> = chain.map(CertificateDer::from).collect();
-        let (leaf, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
-        let vouched = trust.vouch(role, leaf, intermediates, now, self.algorithms.all)?;
+        let mut intermediates = chain.clone();
+        let leaf = intermediates.next().ok_or(Error::NoCertificatesPresented)?;
         let verdict = Verdict {
-            chain: chain.into_iter().map(CertificateDer::into_owned).collect(),
             serial: trust.serial(),
-            vouched,
+            vouched: trust.vouch(role, &leaf.into(), intermediates, now, self.algorithms.all)?,
         };
-        let admitted = verdict.admitted();
-        self.verdicts.keep(role, verdict);
-        Ok(admitted)
+        self.verdicts.keep(role, chain, verdict.clone());
+        Ok(verdict.admitted())
     }
 
     /// Whether what was verified a moment ago in the same handshake still stands, asked when the peer proves that it
@@ -79,11 +74,15 @@ impl Judge {
     /// one remembered for it. If none is remembered (too long, or pushed out by thousands since) the first answer
     /// stands: this check narrows a race, the sessions are guarded anyway.
     pub(crate) fn still_vouches(&self, role: Role, leaf: &CertificateDer<'_>) -> Result<(), Error> {
-        let Some(verdict) = self.verdicts.of_leaf(role, leaf) else {
-            return Ok(());
-        };
-        let chain = verdict.chain.iter().map(AsRef::as_ref);
-        self.vouches(role, chain, self.now()).map(drop)
+        let now = self.now();
+        let set = self.live.load();
+        let of_old_trust = self.verdicts.of_leaf(role, leaf, |verdict, chain| {
+            (!verdict.holds(set.whole(), now)).then(|| chain.map(<[u8]>::to_vec).collect::<Vec<_>>())
+        });
+        match of_old_trust.flatten() {
+            Some(chain) => self.vouches(role, chain.iter().map(AsRef::as_ref), now).map(drop),
+            None => Ok(()),
+        }
     }
 }
 

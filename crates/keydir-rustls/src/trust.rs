@@ -2,6 +2,7 @@
 //! which vouched is known, a CA that got a new key under its old name works, and a hundred CAs cost what one does.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Deref;
 use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,12 +15,14 @@ use rustls::pki_types::{
 use rustls::{CertificateError, DistinguishedName, Error};
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-use crate::certificate::{Authority, authority_key_id, validity};
+use crate::certificate::{Authority, authority_key_id, names, validity};
 use crate::error::{ChainTooLong, refused};
 use crate::hints::List;
 
 /// More intermediates than any real chain has; webpki follows six. Those that lead nowhere do not count.
 const MAX_INTERMEDIATES: usize = 8;
+/// The leaf's issuer and those of the intermediates.
+const MAX_NAMES: usize = 1 + MAX_INTERMEDIATES;
 /// Signatures that may be checked for one chain, beside one for each anchor of a name that it leads to.
 const MAX_SIGNATURES: usize = 100;
 
@@ -158,11 +161,11 @@ impl Trust {
 
     /// Verifies a chain: the dates, the signatures up to an anchor, what the CAs on the way allow. A server's name is
     /// another question.
-    pub(crate) fn vouch(
+    pub(crate) fn vouch<'a>(
         &self,
         role: Role,
         leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
+        intermediates: impl Iterator<Item = &'a [u8]> + Clone,
         now: UnixTime,
         algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
     ) -> Result<Vouched, Error> {
@@ -170,17 +173,10 @@ impl Trust {
             return vouch_for_pin(revision, piece, now);
         }
         let end_entity = EndEntityCert::try_from(leaf).map_err(refused)?;
-        let parsed: Vec<_> = intermediates
-            .iter()
-            .filter_map(|der| Some((der, EndEntityCert::try_from(der).ok()?)))
-            .collect();
-        let walk = Walk::from(&end_entity, &parsed);
-        if walk.intermediates.len() > MAX_INTERMEDIATES {
-            return Err(ChainTooLong::error(walk.intermediates.len()));
-        }
+        let walk = Walk::from(end_entity.issuer(), intermediates)?;
         let candidates = self.candidates(leaf, &walk);
-        let left = AtomicUsize::new(MAX_SIGNATURES.saturating_add(candidates.len()));
-        let counted = match candidates.len() {
+        let left = AtomicUsize::new(MAX_SIGNATURES.saturating_add(candidates.count()));
+        let counted = match candidates.count() {
             0 | 1 => Vec::new(), // webpki's own limit is enough
             _ => Counted::all(algorithms, &left),
         };
@@ -191,7 +187,7 @@ impl Trust {
         };
 
         let mut error = webpki::Error::UnknownIssuer;
-        for (revision, anchor) in candidates {
+        for (revision, anchor) in candidates.iter() {
             match anchor.vouch(role, &end_entity, &walk.intermediates, now, algorithms) {
                 Ok(path) => {
                     return Ok(anchor.vouched(revision, leaf, &path, now));
@@ -203,27 +199,51 @@ impl Trust {
         Err(refused(error))
     }
 
-    /// The anchors of the names that the walk has met, nearest first; of one name those first whose key the
-    /// certificates point to.
-    fn candidates(&self, leaf: &CertificateDer<'_>, walk: &Walk<'_>) -> Vec<&(RevisionId, Arc<Anchor>)> {
-        let mut candidates = Vec::new();
-        for name in &walk.issuers {
-            let Some(of_name) = self.by_subject.get(*name) else {
-                continue;
-            };
-            let of_name = of_name.iter().filter_map(|at| self.anchors.get(*at));
-            candidates.extend(of_name);
+    fn candidates<'a>(&'a self, leaf: &'a CertificateDer<'_>, walk: &'a Walk<'_>) -> Candidates<'a> {
+        let mut candidates = Candidates {
+            anchors: &self.anchors,
+            of_names: Few::new(&[]),
+            key_ids: Few::new(&[]),
+        };
+        for name in walk.issuers.iter() {
+            if let Some(of_name) = self.by_subject.get(*name) {
+                candidates.of_names.push(of_name);
+            }
         }
-        if candidates.len() > 1 {
-            let shown = std::iter::once(leaf).chain(&walk.intermediates);
-            let wanted: Vec<_> = shown.filter_map(|der| authority_key_id(der)).collect();
-            // Stable, so that the order of the names is kept among equals.
-            candidates.sort_by_key(|(_, anchor)| {
-                let key_id = anchor.authority.key_id.as_deref();
-                !key_id.is_some_and(|id| wanted.contains(&id))
-            });
+        if candidates.count() > 1 {
+            let shown = std::iter::once(leaf).chain(walk.intermediates.iter());
+            for key_id in shown.filter_map(|der| authority_key_id(der)) {
+                candidates.key_ids.push(key_id);
+            }
         }
         candidates
+    }
+}
+
+/// The anchors of the names that a walk has met.
+struct Candidates<'a> {
+    anchors: &'a [(RevisionId, Arc<Anchor>)],
+    /// For each name those in `anchors`, the nearest name first.
+    of_names: Few<&'a [usize], MAX_NAMES>,
+    /// The keys that the certificates point to, if there is a choice.
+    key_ids: Few<&'a [u8], MAX_NAMES>,
+}
+
+impl<'a> Candidates<'a> {
+    fn count(&self) -> usize {
+        self.of_names.iter().map(|of_name| of_name.len()).sum()
+    }
+
+    /// Those first whose key the certificates point to; the order of the names is kept among equals.
+    fn iter(&self) -> impl Iterator<Item = &'a (RevisionId, Arc<Anchor>)> {
+        let all = self.of_names.iter().copied().flatten();
+        let all = all.filter_map(|at| self.anchors.get(*at));
+        let pointed_to = |(_, anchor): &&(RevisionId, Arc<Anchor>)| {
+            let key_id = anchor.authority.key_id.as_deref();
+            key_id.is_some_and(|id| self.key_ids.contains(&id))
+        };
+        let others = all.clone().filter(move |anchor| !pointed_to(anchor));
+        all.filter(pointed_to).chain(others)
     }
 }
 
@@ -310,29 +330,70 @@ fn vouch_for_pin(revision: &RevisionId, piece: &Piece, now: UnixTime) -> Result<
 
 /// The certificates that a chain can lead through, and the names that it can lead to.
 struct Walk<'a> {
-    intermediates: Vec<CertificateDer<'a>>,
-    issuers: Vec<&'a [u8]>,
+    intermediates: Few<CertificateDer<'a>, MAX_INTERMEDIATES>,
+    issuers: Few<&'a [u8], MAX_NAMES>,
 }
 
 impl<'a> Walk<'a> {
-    fn from(leaf: &'a EndEntityCert<'_>, intermediates: &'a [(&CertificateDer<'_>, EndEntityCert<'_>)]) -> Self {
+    fn from(issuer: &'a [u8], intermediates: impl Iterator<Item = &'a [u8]> + Clone) -> Result<Self, Error> {
         let mut walk = Self {
-            intermediates: Vec::new(),
-            issuers: vec![leaf.issuer()],
+            intermediates: Few::new(CertificateDer::from_slice(&[])),
+            issuers: Few::new(&[]),
         };
+        walk.issuers.push(issuer);
         let mut at = 0;
         while let Some(name) = walk.issuers.get(at).copied() {
             at += 1;
-            for (der, certificate) in intermediates {
-                if certificate.subject() == name {
-                    walk.intermediates.push(CertificateDer::from(der.as_ref()));
-                    if !walk.issuers.contains(&certificate.issuer()) {
-                        walk.issuers.push(certificate.issuer());
-                    }
+            for der in intermediates.clone() {
+                // Cheap, so that certificates which lead nowhere cost next to nothing, however many were sent.
+                let Some((issuer, _)) = names(der).filter(|(_, subject)| *subject == name) else {
+                    continue;
+                };
+                let der = CertificateDer::from(der);
+                if EndEntityCert::try_from(&der).is_err() {
+                    continue;
+                }
+                if !walk.intermediates.push(der) {
+                    return Err(ChainTooLong::error(MAX_INTERMEDIATES + 1));
+                }
+                if !walk.issuers.contains(&issuer) {
+                    walk.issuers.push(issuer);
                 }
             }
         }
-        walk
+        Ok(walk)
+    }
+}
+
+/// A few things of a kind, without an allocation.
+struct Few<T, const MOST: usize> {
+    places: [T; MOST],
+    taken: usize,
+}
+
+impl<T: Clone, const MOST: usize> Few<T, MOST> {
+    /// None yet; `free` stands in the places that are free.
+    fn new(free: T) -> Self {
+        Self {
+            places: std::array::from_fn(|_| free.clone()),
+            taken: 0,
+        }
+    }
+
+    /// Whether there was a place for it.
+    fn push(&mut self, item: T) -> bool {
+        let place = self.places.get_mut(self.taken);
+        let fits = place.map(|place| *place = item).is_some();
+        self.taken += usize::from(fits);
+        fits
+    }
+}
+
+impl<T, const MOST: usize> Deref for Few<T, MOST> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.places.get(..self.taken).unwrap_or_default()
     }
 }
 

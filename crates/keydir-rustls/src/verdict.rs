@@ -4,17 +4,20 @@
 //! each leaf has one place. A chain of unusual length is not kept: it is verified each time.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::ops::Range;
+use std::sync::{PoisonError, RwLock};
 
 use keydir::RevisionId;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::UnixTime;
 
-use crate::trust::{Role, Vouched};
+use crate::trust::{Role, Trust, Vouched};
 
 /// Verdicts of each of the two ages of a shard.
 const AGE: usize = 256;
+/// The chains of an age, in bytes: as many as it has verdicts, at the length that they have in practice.
+const AGE_BYTES: usize = 1024 * 1024;
 const SHARDS: usize = 16;
-/// The longest chain that is kept, in bytes of DER.
+/// The longest chain that is kept, in bytes as it is kept.
 const MAX_CHAIN: usize = 16 * 1024;
 
 /// That an anchor vouches for a chain.
@@ -27,30 +30,43 @@ pub(crate) struct Admitted {
     pub(crate) not_after: u64,
 }
 
-/// A chain, what vouched for it, and under which trust.
-#[derive(Debug)]
+/// What vouched for a chain, and under which trust.
+#[derive(Clone, Debug)]
 pub(crate) struct Verdict {
-    pub(crate) chain: Vec<CertificateDer<'static>>,
     /// [`Trust::serial`](crate::Trust).
     pub(crate) serial: u64,
     pub(crate) vouched: Vouched,
 }
 
 impl Verdict {
-    pub(crate) fn admitted(&self) -> Admitted {
+    /// Whether it is what this trust would say.
+    pub(crate) fn holds(&self, trust: &Trust, now: UnixTime) -> bool {
+        self.serial == trust.serial() && self.vouched.holds_at(now)
+    }
+
+    pub(crate) fn admitted(self) -> Admitted {
         Admitted {
-            revision: self.vouched.revision.clone(),
+            revision: self.vouched.revision,
             serial: self.serial,
             not_after: self.vouched.not_after,
         }
     }
+}
 
-    fn is_of<'a>(&self, chain: impl IntoIterator<Item = &'a [u8]>) -> bool {
-        self.chain.iter().map(AsRef::as_ref).eq(chain)
-    }
+/// A chain as it is kept: the DER of each certificate, leaf first, after its length.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chain<'a>(&'a [u8]);
 
-    fn is_of_leaf(&self, leaf: &[u8]) -> bool {
-        self.chain.first().is_some_and(|first| **first == *leaf)
+const LENGTH: usize = size_of::<usize>();
+
+impl<'a> Iterator for Chain<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (length, rest) = self.0.split_first_chunk::<LENGTH>()?;
+        let (der, rest) = rest.split_at_checked(usize::from_ne_bytes(*length))?;
+        self.0 = rest;
+        Some(der)
     }
 }
 
@@ -61,12 +77,6 @@ pub(crate) struct Verdicts {
     shards: [RwLock<Shard>; SHARDS],
 }
 
-#[derive(Debug, Default)]
-struct Shard {
-    young: HashMap<Place, Arc<Verdict>>,
-    old: HashMap<Place, Arc<Verdict>>,
-}
-
 type Place = (Role, [u8; 16]);
 
 impl Verdicts {
@@ -75,20 +85,26 @@ impl Verdicts {
         &self,
         role: Role,
         chain: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>,
-    ) -> Option<Arc<Verdict>> {
+    ) -> Option<Verdict> {
         let chain = chain.into_iter();
         let leaf = chain.clone().next()?;
-        self.find(role, leaf).filter(|verdict| verdict.is_of(chain))
+        self.find(role, leaf, |known| known.eq(chain.clone()), |verdict, _| verdict.clone())
     }
 
-    /// The last verdict about a chain of this leaf.
-    pub(crate) fn of_leaf(&self, role: Role, leaf: &[u8]) -> Option<Arc<Verdict>> {
-        self.find(role, leaf).filter(|verdict| verdict.is_of_leaf(leaf))
+    /// Reads the last verdict about a chain of this leaf, and the chain.
+    pub(crate) fn of_leaf<T>(&self, role: Role, leaf: &[u8], read: impl FnOnce(&Verdict, Chain<'_>) -> T) -> Option<T> {
+        self.find(role, leaf, |mut known| known.next() == Some(leaf), read)
     }
 
-    pub(crate) fn keep(&self, role: Role, verdict: Verdict) {
-        let bytes: usize = verdict.chain.iter().map(|der| der.len()).sum();
-        let place = verdict.chain.first().and_then(|leaf| place(role, leaf));
+    pub(crate) fn keep<'a>(
+        &self,
+        role: Role,
+        chain: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>,
+        verdict: Verdict,
+    ) {
+        let chain = chain.into_iter();
+        let bytes: usize = chain.clone().map(|der| LENGTH + der.len()).sum();
+        let place = chain.clone().next().and_then(|leaf| place(role, leaf));
         let Some(place) = place.filter(|_| bytes <= MAX_CHAIN) else {
             return;
         };
@@ -96,27 +112,109 @@ impl Verdicts {
             return;
         };
         let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-        if shard.young.len() >= AGE && !shard.young.contains_key(&place) {
-            shard.old = std::mem::take(&mut shard.young);
+        if shard.young.renew(&place, chain.clone(), &verdict) {
+            return;
         }
-        shard.young.insert(place, Arc::new(verdict));
+        if !shard.young.has_room(bytes) {
+            shard.grow_old();
+        }
+        shard.young.insert(place, verdict, |chains| {
+            for der in chain {
+                chains.extend(der.len().to_ne_bytes());
+                chains.extend(der);
+            }
+        });
     }
 
-    fn find(&self, role: Role, leaf: &[u8]) -> Option<Arc<Verdict>> {
+    fn find<T>(
+        &self,
+        role: Role,
+        leaf: &[u8],
+        fits: impl FnOnce(Chain<'_>) -> bool,
+        read: impl FnOnce(&Verdict, Chain<'_>) -> T,
+    ) -> Option<T> {
         let place = place(role, leaf)?;
         let lock = self.shards.get(shard_of(&place))?;
         let shard = lock.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(verdict) = shard.young.get(&place) {
-            return Some(Arc::clone(verdict));
+        let young = shard.young.get(&place);
+        let (verdict, chain) = young.or_else(|| shard.old.get(&place))?;
+        if !fits(chain) {
+            return None;
         }
-        let verdict = Arc::clone(shard.old.get(&place)?);
-        drop(shard);
-        // Still in use: young again.
-        let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
-        if shard.young.len() < AGE {
-            shard.young.entry(place).or_insert_with(|| Arc::clone(&verdict));
+        let found = read(verdict, chain);
+        if young.is_none() {
+            drop(shard);
+            let mut shard = lock.write().unwrap_or_else(PoisonError::into_inner);
+            shard.rejuvenate(&place);
         }
-        Some(verdict)
+        Some(found)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    young: Age,
+    old: Age,
+}
+
+impl Shard {
+    /// The memory of those that are forgotten is used again.
+    fn grow_old(&mut self) {
+        std::mem::swap(&mut self.young, &mut self.old);
+        self.young.clear();
+    }
+
+    /// Still in use: young again, while there is room.
+    fn rejuvenate(&mut self, place: &Place) {
+        let Some((verdict, Chain(chain))) = self.old.get(place) else {
+            return;
+        };
+        if self.young.has_room(chain.len()) && self.young.get(place).is_none() {
+            self.young.insert(*place, verdict.clone(), |chains| chains.extend(chain));
+        }
+    }
+}
+
+/// Verdicts of about the same time. Their chains lie in one buffer, so that one more is no allocation of its own.
+#[derive(Debug, Default)]
+struct Age {
+    verdicts: HashMap<Place, (Range<usize>, Verdict)>,
+    chains: Vec<u8>,
+}
+
+impl Age {
+    fn get(&self, place: &Place) -> Option<(&Verdict, Chain<'_>)> {
+        let (range, verdict) = self.verdicts.get(place)?;
+        Some((verdict, Chain(self.chains.get(range.clone())?)))
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.verdicts.len() < AGE && self.chains.len() + bytes <= AGE_BYTES
+    }
+
+    /// The next verdict about a chain that is here, whether or not there is room. `false` if it is not here.
+    fn renew<'a>(&mut self, place: &Place, chain: impl Iterator<Item = &'a [u8]>, next: &Verdict) -> bool {
+        let Some((range, verdict)) = self.verdicts.get_mut(place) else {
+            return false;
+        };
+        let known = self.chains.get(range.clone()).map(Chain);
+        let renewed = known.is_some_and(|known| known.eq(chain));
+        if renewed {
+            verdict.clone_from(next);
+        }
+        renewed
+    }
+
+    /// Of a chain that the same leaf had before the bytes stay, unused, as long as the age.
+    fn insert(&mut self, place: Place, verdict: Verdict, write: impl FnOnce(&mut Vec<u8>)) {
+        let from = self.chains.len();
+        write(&mut self.chains);
+        self.verdicts.insert(place, (from..self.chains.len(), verdict));
+    }
+
+    fn clear(&mut self) {
+        self.verdicts.clear();
+        self.chains.clear();
     }
 }
 
@@ -133,67 +231,115 @@ fn shard_of((_, [first, ..]): &Place) -> usize {
 mod tests {
     use super::*;
 
-    fn verdict(leaf: u32, serial: u64) -> Verdict {
-        let mut der = vec![1; 40];
-        der.extend(leaf.wrapping_mul(0x9e37_79b9).to_be_bytes());
-        der.extend([2; 12]);
+    fn verdict(serial: u64) -> Verdict {
         Verdict {
-            chain: vec![CertificateDer::from(der), CertificateDer::from(vec![3; 8])],
             serial,
             vouched: Vouched::for_tests("r1"),
         }
     }
 
-    fn chain(verdict: &Verdict) -> impl Iterator<Item = &[u8]> + Clone {
-        verdict.chain.iter().map(AsRef::as_ref)
+    fn chain_of(leaf: u32) -> Vec<Vec<u8>> {
+        let mut der = vec![1; 40];
+        der.extend(leaf.wrapping_mul(0x9e37_79b9).to_be_bytes());
+        der.extend([2; 12]);
+        vec![der, vec![3; 8]]
+    }
+
+    fn parts(chain: &[Vec<u8>]) -> impl Iterator<Item = &[u8]> + Clone {
+        chain.iter().map(AsRef::as_ref)
+    }
+
+    impl Verdicts {
+        fn serial(&self, chain: &[Vec<u8>]) -> Option<u64> {
+            self.of_chain(Role::Client, parts(chain)).map(|verdict| verdict.serial)
+        }
+
+        /// Verdicts, and the bytes of their chains.
+        fn size(&self) -> (usize, usize) {
+            let shards = self.shards.iter().map(|shard| shard.read().unwrap());
+            shards.fold((0, 0), |(verdicts, bytes), shard| {
+                let Shard { young, old } = &*shard;
+                (
+                    verdicts + young.verdicts.len() + old.verdicts.len(),
+                    bytes + young.chains.len() + old.chains.len(),
+                )
+            })
+        }
     }
 
     #[test]
     fn a_verdict_is_of_one_chain_in_one_role() {
         let verdicts = Verdicts::default();
-        let known = verdict(1, 7);
-        verdicts.keep(Role::Client, verdict(1, 7));
-        assert_eq!(verdicts.of_chain(Role::Client, chain(&known)).unwrap().serial, 7);
-        assert!(verdicts.of_chain(Role::Server, chain(&known)).is_none());
-        assert!(verdicts.of_chain(Role::Client, chain(&known).take(1)).is_none());
-        assert!(verdicts.of_chain(Role::Client, chain(&verdict(2, 7))).is_none());
-        assert!(verdicts.of_chain(Role::Client, std::iter::empty::<&[u8]>()).is_none());
-        assert!(verdicts.of_leaf(Role::Client, &known.chain[0]).is_some());
+        let known = chain_of(1);
+        verdicts.keep(Role::Client, parts(&known), verdict(7));
+        assert_eq!(verdicts.serial(&known), Some(7));
+        assert!(verdicts.of_chain(Role::Server, parts(&known)).is_none());
+        assert_eq!(verdicts.serial(&known[..1]), None);
+        assert_eq!(verdicts.serial(&[known.concat()]), None);
+        assert_eq!(verdicts.serial(&[known.clone(), known.clone()].concat()), None);
+        assert_eq!(verdicts.serial(&chain_of(2)), None);
+        assert_eq!(verdicts.serial(&[]), None);
+
+        let of_leaf = |leaf: &[u8]| {
+            let read = |verdict: &Verdict, chain: Chain<'_>| (verdict.serial, chain.map(<[u8]>::to_vec).collect());
+            verdicts.of_leaf(Role::Client, leaf, read)
+        };
+        assert_eq!(of_leaf(&known[0]), Some((7, known.clone())));
         // The end is the same, the rest is not.
-        let mut other = known.chain[0].to_vec();
+        let mut other = known[0].clone();
         other[0] = 9;
-        assert!(verdicts.of_leaf(Role::Client, &other).is_none());
-        assert!(verdicts.of_leaf(Role::Client, &[1; 15]).is_none());
-        verdicts.keep(Role::Client, verdict(1, 8));
-        assert_eq!(verdicts.of_chain(Role::Client, chain(&known)).unwrap().serial, 8);
+        assert_eq!(of_leaf(&other), None);
+        assert_eq!(of_leaf(&[1; 15]), None);
+
+        verdicts.keep(Role::Client, parts(&known), verdict(8));
+        assert_eq!(verdicts.serial(&known), Some(8));
+        verdicts.keep(Role::Client, parts(&known[..1]), verdict(9));
+        assert_eq!((verdicts.serial(&known), verdicts.serial(&known[..1])), (None, Some(9)));
+        assert_eq!(of_leaf(&known[0]), Some((9, known[..1].to_vec())));
     }
 
     #[test]
     fn what_is_used_stays_and_the_number_is_bounded() {
         let verdicts = Verdicts::default();
-        let used = verdict(0, 0);
-        verdicts.keep(Role::Client, verdict(0, 0));
+        let used = chain_of(0);
+        verdicts.keep(Role::Client, parts(&used), verdict(0));
         for leaf in 1..50_000 {
-            verdicts.keep(Role::Client, verdict(leaf, 0));
-            assert!(verdicts.of_chain(Role::Client, chain(&verdict(leaf, 0))).is_some());
+            verdicts.keep(Role::Client, parts(&chain_of(leaf)), verdict(leaf.into()));
+            assert_eq!(verdicts.serial(&chain_of(leaf)), Some(leaf.into()));
             if leaf % 16 == 0 {
-                assert!(verdicts.of_chain(Role::Client, chain(&used)).is_some(), "{leaf}");
+                assert_eq!(verdicts.serial(&used), Some(0), "{leaf}");
             }
         }
-        let kept = verdicts.shards.iter().map(|shard| {
-            let shard = shard.read().unwrap();
-            shard.young.len() + shard.old.len()
-        });
-        assert!(kept.sum::<usize>() <= 2 * AGE * SHARDS);
+        assert!(verdicts.size().0 <= 2 * AGE * SHARDS);
+    }
+
+    #[test]
+    fn long_chains_are_bounded_by_their_bytes_and_a_new_verdict_about_one_takes_none() {
+        let verdicts = Verdicts::default();
+        let long = |leaf| {
+            let mut chain = chain_of(leaf);
+            chain.push(vec![4; MAX_CHAIN / 2]);
+            chain
+        };
+        for leaf in 0..5_000 {
+            verdicts.keep(Role::Client, parts(&long(leaf)), verdict(leaf.into()));
+            assert_eq!(verdicts.serial(&long(leaf)), Some(leaf.into()));
+        }
+        let size = verdicts.size();
+        assert!(size.1 <= 2 * AGE_BYTES * SHARDS, "{size:?}");
+        for serial in 0..5_000 {
+            verdicts.keep(Role::Client, parts(&long(4_999)), verdict(serial));
+            assert_eq!(verdicts.serial(&long(4_999)), Some(serial));
+        }
+        assert_eq!(verdicts.size(), size);
     }
 
     #[test]
     fn a_chain_of_unusual_length_is_not_kept() {
         let verdicts = Verdicts::default();
-        let mut long = verdict(1, 0);
-        long.chain.push(CertificateDer::from(vec![0; MAX_CHAIN]));
-        let leaf = long.chain[0].clone();
-        verdicts.keep(Role::Client, long);
-        assert!(verdicts.of_leaf(Role::Client, &leaf).is_none());
+        let mut long = chain_of(1);
+        long.push(vec![0; MAX_CHAIN]);
+        verdicts.keep(Role::Client, parts(&long), verdict(0));
+        assert_eq!(verdicts.size(), (0, 0));
     }
 }

@@ -25,6 +25,8 @@ pub struct KeySet<V: View> {
     pub(crate) as_of: SystemTime,
     /// When time alone changes something next.
     pub(crate) next: Option<SystemTime>,
+    /// When a certificate has to be warned of, with nothing else changed.
+    pub(crate) warns: Option<SystemTime>,
 }
 
 /// How one revision stands in its set.

@@ -8,6 +8,7 @@ mod changes;
 mod clock;
 mod dir;
 mod error;
+mod expiry;
 mod follower;
 mod graves;
 mod interest;

@@ -9,17 +9,18 @@ use arc_swap::ArcSwap;
 use event_listener::Event;
 
 use crate::error::StartError;
+use crate::expiry;
 use crate::key::{Census, Key};
 use crate::keyset::{KeySet, KeyState};
 use crate::name::RevisionId;
 use crate::offers::{Made, offers};
 use crate::problem::{Problem, Severity};
 use crate::reconcile::{self, InForce, Input, Outcome, Presented, State, Why};
-use crate::report::{RevisionReport, SetReport};
+use crate::report::{self, RevisionReport, SetReport};
 use crate::signal::Signal;
 use crate::slot::{Check, Found, Slot};
 use crate::standing::NoPrimary;
-use crate::view::{Broken, Candidates, View};
+use crate::view::{Broken, Candidates, Piece, View};
 
 type Keys<V> = HashMap<u64, Arc<Key<<V as View>::Item>>>;
 
@@ -58,6 +59,7 @@ impl<V: View> Set<V> {
             problems: Vec::new(),
             as_of: now,
             next: None,
+            warns: None,
         };
         let inner = Inner {
             state: State::default(),
@@ -107,11 +109,13 @@ impl<V: View> Slot for Set<V> {
     }
 
     fn is_due(&self, now: SystemTime) -> bool {
-        self.current.load().is_due(now)
+        let set = self.current.load();
+        set.is_due(now) || set.warns.is_some_and(|warns| warns <= now)
     }
 
     fn next(&self) -> Option<SystemTime> {
-        self.current.load().next
+        let set = self.current.load();
+        set.next.into_iter().chain(set.warns).min()
     }
 
     fn check(&self, check: &Check<'_>) {
@@ -250,7 +254,7 @@ impl<V: View> Set<V> {
                 expired: entry.made.is_expired_at(check.now),
             })
             .collect();
-        let set = KeySet {
+        let mut set = KeySet {
             by_id: in_force
                 .iter()
                 .enumerate()
@@ -272,13 +276,15 @@ impl<V: View> Set<V> {
             problems,
             as_of: check.now,
             next,
+            warns: None,
         };
+        set.warns = expiry::next(&set, &self.view);
+        warn_of_expiry(check, self.view.usage().name, &expiry::due(&set, last, &self.view));
         inner.state = state;
         let old_keys = std::mem::replace(&mut inner.keys, keys);
         if set.looks_like(last) {
-            let mut set = set;
             // Nobody can tell, but the next moment may be another.
-            if set.next != last.next || set.as_of < last.as_of {
+            if set.next != last.next || set.warns != last.warns || set.as_of < last.as_of {
                 set.whole = Arc::clone(&last.whole);
                 self.current.store(Arc::new(set));
             }
@@ -382,6 +388,20 @@ fn lacks_nothing<T>(old: &Key<T>, new: &Made<T>) -> bool {
 fn combine<V: View>(view: &V, keys: &[(&RevisionId, &Arc<V::Item>)], now: SystemTime) -> Result<V::Whole, Broken> {
     catch_unwind(AssertUnwindSafe(|| view.combine(&Candidates::new(keys, now))))
         .unwrap_or_else(|_| Err(Broken::new("the view of this use panicked; please report this")))
+}
+
+fn warn_of_expiry<T>(check: &Check<'_>, usage: &str, due: &[(&Arc<Key<T>>, &Piece)]) {
+    for (key, piece) in due {
+        let left = piece.not_after.duration_since(check.now).unwrap_or_default();
+        tracing::warn!(
+            directory = check.directory,
+            usage,
+            revision = %key.id(),
+            not_after = report::seconds(piece.not_after),
+            hours_left = left.as_secs() / 3600,
+            "a certificate expires soon: rotate"
+        );
+    }
 }
 
 fn log<V: View>(check: &Check<'_>, usage: &str, last: &KeySet<V>, set: &KeySet<V>, events: &[reconcile::Event]) {
