@@ -112,12 +112,7 @@ fn days_go_by() {
     let sets = dirs[0].report().sets;
     let r1 = sets[0].revisions.iter().find(|(id, _)| **id == *"r1").unwrap().1;
     assert_eq!(r1.not_after, Some(today() + 60 * DAY));
-    assert!(
-        sets[0]
-            .revisions
-            .iter()
-            .any(|(id, state)| *id == "r2" && state.pending)
-    );
+    assert!(sets[0].revisions.iter().any(|(id, state)| *id == "r2" && state.pending));
     assert!(warned().is_empty());
 
     // Its validity begins: nothing else has changed.

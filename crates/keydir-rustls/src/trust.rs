@@ -335,7 +335,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn from(issuer: &'a [u8], intermediates: impl Iterator<Item = &'a [u8]> + Clone) -> Result<Self, Error> {
+    fn from<'b: 'a>(issuer: &'a [u8], intermediates: impl Iterator<Item = &'b [u8]> + Clone) -> Result<Self, Error> {
         let mut walk = Self {
             intermediates: Few::new(CertificateDer::from_slice(&[])),
             issuers: Few::new(&[]),

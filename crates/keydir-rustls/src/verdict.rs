@@ -88,7 +88,12 @@ impl Verdicts {
     ) -> Option<Verdict> {
         let chain = chain.into_iter();
         let leaf = chain.clone().next()?;
-        self.find(role, leaf, |known| known.eq(chain.clone()), |verdict, _| verdict.clone())
+        self.find(
+            role,
+            leaf,
+            |known| known.eq(chain.clone()),
+            |verdict, _| verdict.clone(),
+        )
     }
 
     /// Reads the last verdict about a chain of this leaf, and the chain.
@@ -170,7 +175,8 @@ impl Shard {
             return;
         };
         if self.young.has_room(chain.len()) && self.young.get(place).is_none() {
-            self.young.insert(*place, verdict.clone(), |chains| chains.extend(chain));
+            self.young
+                .insert(*place, verdict.clone(), |chains| chains.extend(chain));
         }
     }
 }
