@@ -1,20 +1,24 @@
 //! P2 and P3: TLS 1.3 handshakes in memory, client and server summed, beside a static rustls config with the same
-//! session settings; counted in instructions and allocations.
+//! session settings; counted in instructions and allocations. And what keydir's connections add, over tokio.
 
 mod configs;
+mod ends;
+#[cfg(feature = "peers")]
+mod peers;
+mod telling;
 
-use std::fs;
 use std::path::Path;
 
+use rustls::HandshakeKind;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, Connection, HandshakeKind, ServerConnection};
 
 use crate::Work;
 use crate::callgrind::cost;
 use crate::pki::{Ca, DOMAIN};
 use crate::table::{Table, number};
 
-use configs::Pair;
+use configs::Files;
+use ends::{Ends, Side, Tools};
 
 /// One kind of handshake.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +29,20 @@ struct Case {
     cas: usize,
     sessions: Sessions,
     peers: Peers,
-    /// The client tells the server whom it trusts; keydir does, rustls by itself never.
-    hints: bool,
+    /// The client tells the server the names of its CAs; keydir's does by default, rustls's by itself never. Servers
+    /// tell theirs everywhere.
+    names_told: bool,
+    /// Our primaries are of a CA that the other end does not know, so that another revision is presented.
+    rotating: bool,
+    over: Over,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Over {
+    /// rustls's connections, byte by byte.
+    Memory,
+    /// tokio's streams, which our `Acceptor` and `Connector` make too.
+    Tokio,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,24 +77,61 @@ impl Case {
                     cas,
                     sessions,
                     peers,
-                    hints: false,
+                    names_told: false,
+                    rotating: false,
+                    over: Over::Memory,
                 }));
             }
         }
-        let mutual = |cas, sessions, peers, hints| Self {
+        let mutual = |cas, peers| Self {
             mutual: true,
             cas,
-            sessions,
+            sessions: Sessions::Stored,
             peers,
-            hints,
+            names_told: false,
+            rotating: false,
+            over: Over::Memory,
         };
-        cases.push(mutual(10, Sessions::Tickets, Peers::Resumed, false));
-        cases.push(mutual(10, Sessions::Stored, Peers::Known, false));
-        for cas in [10, 100] {
-            cases.push(mutual(cas, Sessions::Stored, Peers::New, true));
-            cases.push(mutual(cas, Sessions::Stored, Peers::Resumed, true));
+        cases.push(Self {
+            sessions: Sessions::Tickets,
+            ..mutual(10, Peers::Resumed)
+        });
+        cases.push(mutual(10, Peers::Known));
+        // All that keydir does by default.
+        for peers in [Peers::New, Peers::Known, Peers::Resumed] {
+            cases.extend([1, 10, 100].map(|cas| Self {
+                names_told: true,
+                ..mutual(cas, peers)
+            }));
         }
+        cases.extend([Peers::New, Peers::Resumed].map(|peers| Self {
+            names_told: true,
+            rotating: true,
+            ..mutual(10, peers)
+        }));
+        // An `Acceptor` lives long: whatever is done once for it is not to be counted.
+        cases.extend([Peers::Known, Peers::Resumed].map(|peers| Self {
+            names_told: true,
+            over: Over::Tokio,
+            ..mutual(10, peers)
+        }));
         cases
+    }
+
+    /// Whom we are measured beside; a goal is only about rustls itself.
+    fn beside(self) -> Vec<(Side, Option<f64>)> {
+        let goal = Some(self.goal());
+        match (self.over, self.names_told) {
+            (Over::Tokio, _) => vec![(Side::OurConfigs, None), (Side::Telling, None)],
+            (Over::Memory, false) => vec![(Side::Static, goal)],
+            (Over::Memory, true) => {
+                let mut sides = vec![(Side::Static, goal), (Side::Telling, goal)];
+                if cfg!(feature = "peers") && !self.rotating {
+                    sides.extend([(Side::HotReload, None), (Side::ReloadableResolver, None)]);
+                }
+                sides
+            }
+        }
     }
 
     fn goal(self) -> f64 {
@@ -102,12 +155,15 @@ impl Case {
             Peers::Resumed => "resumed",
         };
         let cas = if self.cas == 1 { "CA" } else { "CAs" };
-        let hints = if self.hints { ", names told" } else { "" };
-        format!("{what}, {who}, {} {cas}{hints}, {sessions}", self.cas)
+        let names = if self.names_told { ", names told" } else { "" };
+        let rotating = if self.rotating { ", mid-rotation" } else { "" };
+        let over = if self.over == Over::Tokio { ", streams" } else { "" };
+        format!("{what}, {who}, {} {cas}{names}{rotating}, {sessions}{over}", self.cas)
     }
 }
 
 const CAS: usize = 100;
+const STRANGER: &str = "stranger";
 /// Before what is counted: whatever is made only once in a process.
 const WARM_UP: usize = 4;
 const HANDSHAKES: usize = 20;
@@ -115,46 +171,56 @@ const HANDSHAKES: usize = 20;
 pub(crate) fn bench(work: Work) {
     let handshakes = work.of(HANDSHAKES);
     let folder = tempfile::tempdir().unwrap();
-    prepare(folder.path(), 2 * handshakes + WARM_UP);
+    prepare(&Files::new(folder.path()), 2 * handshakes + WARM_UP);
     let mut table = Table::new();
     for (index, case) in Case::all().into_iter().enumerate() {
-        let [ours, plain] = ["ours", "static"].map(|side| {
+        let cost = |side: Side| {
             let (index, pairs) = (index.to_string(), (2 * handshakes + WARM_UP).to_string());
-            let arguments = ["handshake", side, folder.path().to_str().unwrap(), &index, &pairs];
+            let arguments = [
+                "handshake",
+                side.name(),
+                folder.path().to_str().unwrap(),
+                &index,
+                &pairs,
+            ];
             cost("shake_hands", &arguments, handshakes)
-        });
-        for (unit, ours, plain) in [
-            ("instructions", ours.instructions, plain.instructions),
-            ("allocations", ours.allocations, plain.allocations),
-        ] {
-            let measure = format!("{}: {unit}", case.name());
-            let digits = |value: f64| number(if unit == "instructions" { value.round() } else { value });
-            table.ratio(&measure, digits(ours), digits(plain), ours / plain, Some(case.goal()));
+        };
+        let ours = cost(Side::Ours);
+        for (side, goal) in case.beside() {
+            let theirs = cost(side);
+            let mut row = |unit: &str, [ours, theirs]: [f64; 2]| {
+                let measure = format!("{}, beside {}: {unit}", case.name(), side.name());
+                table.ratio(&measure, number(ours), number(theirs), ours / theirs, goal);
+            };
+            row("instructions", [ours, theirs].map(|cost| cost.instructions.round()));
+            row("allocations", [ours, theirs].map(|cost| cost.allocations));
         }
     }
     table.print();
 }
 
-/// Both sides read the same files. The leaves are of the last CA.
-fn prepare(folder: &Path, pairs: usize) {
-    let write = |name: String, content: &str| fs::write(folder.join(name), content).unwrap();
+/// All sides read the same files. The leaves are of the last CA, but for one that is of a CA which nobody trusts.
+fn prepare(files: &Files, pairs: usize) {
     let mut last = None;
     for n in 0..CAS {
         let ca = Ca::new(&format!("CA number {n}"));
-        write(format!("ca-{n}.crt"), &ca.crt);
+        files.write(format!("ca-{n}.crt"), &ca.crt);
         last = Some(ca);
     }
     let ca = last.expect("a CA");
+    let write = |ca: &Ca, end: &str, n: usize| {
+        let leaf = ca.leaf(&format!("{end} {n}"));
+        files.write(format!("{end}-{n}.crt"), &leaf.crt);
+        files.write(format!("{end}-{n}.key"), &leaf.key);
+    };
     for n in 0..pairs {
-        for end in ["server", "client"] {
-            let leaf = ca.leaf(&format!("{end} {n}"));
-            write(format!("{end}-{n}.crt"), &leaf.crt);
-            write(format!("{end}-{n}.key"), &leaf.key);
-        }
+        write(&ca, "server", n);
+        write(&ca, "client", n);
     }
+    write(&Ca::new("stranger"), STRANGER, 0);
 }
 
-/// Makes the configs of one case, and then shakes hands.
+/// Makes the ends of one case, and then shakes hands.
 pub(crate) fn inside(arguments: &[&str]) {
     let [side, folder, index, pairs, handshakes] = arguments else {
         panic!("side, folder, case, pairs, handshakes");
@@ -163,7 +229,7 @@ pub(crate) fn inside(arguments: &[&str]) {
     let handshakes: usize = handshakes.parse().unwrap();
     // Always as many, whatever is counted.
     let count: usize = pairs.parse().unwrap();
-    let make = configs::maker(side, Path::new(folder), case);
+    let make = Side::of(side).maker(Files::new(Path::new(folder)), case);
     let name = |name: String| ServerName::try_from(name).unwrap();
     let pairs: Vec<_> = match case.peers {
         Peers::New => (0..count).map(|n| (make(n), name(DOMAIN.to_owned()))).collect(),
@@ -181,11 +247,11 @@ pub(crate) fn inside(arguments: &[&str]) {
     };
     let (warm_up, counted) = pairs.split_at(WARM_UP);
     let mut kinds = Vec::with_capacity(count);
-    let mut wire = Vec::with_capacity(1 << 20);
-    for (pair, name) in warm_up {
-        connect(pair, name, &mut wire);
+    let mut tools = Tools::new();
+    for (ends, name) in warm_up {
+        ends.connect(name, &mut tools);
     }
-    shake_hands(&counted[..handshakes], &mut wire, &mut kinds);
+    shake_hands(&counted[..handshakes], &mut tools, &mut kinds);
     let expected = match case.peers {
         Peers::Resumed => HandshakeKind::Resumed,
         _ => HandshakeKind::Full,
@@ -195,31 +261,8 @@ pub(crate) fn inside(arguments: &[&str]) {
 
 /// What is counted.
 #[inline(never)]
-fn shake_hands(pairs: &[(Pair, ServerName<'static>)], wire: &mut Vec<u8>, kinds: &mut Vec<[HandshakeKind; 2]>) {
-    for (pair, name) in pairs {
-        kinds.push(connect(pair, name, wire));
+fn shake_hands(pairs: &[(Ends, ServerName<'static>)], tools: &mut Tools, kinds: &mut Vec<[HandshakeKind; 2]>) {
+    for (ends, name) in pairs {
+        kinds.push(ends.connect(name, tools));
     }
-}
-
-fn connect((client, server): &Pair, name: &ServerName<'static>, wire: &mut Vec<u8>) -> [HandshakeKind; 2] {
-    let client = ClientConnection::new(client.clone(), name.clone()).unwrap();
-    let mut client = Connection::from(client);
-    let mut server = Connection::from(ServerConnection::new(server.clone()).unwrap());
-    // Until nobody has anything to say; the sessions come last.
-    while transfer(&mut client, &mut server, wire) | transfer(&mut server, &mut client, wire) {}
-    assert!(!client.is_handshaking() && !server.is_handshaking());
-    [client, server].map(|end| end.handshake_kind().unwrap())
-}
-
-fn transfer(from: &mut Connection, to: &mut Connection, wire: &mut Vec<u8>) -> bool {
-    wire.clear();
-    while from.wants_write() {
-        from.write_tls(wire).unwrap();
-    }
-    let mut rest = wire.as_slice();
-    while !rest.is_empty() {
-        to.read_tls(&mut rest).unwrap();
-        to.process_new_packets().unwrap();
-    }
-    !wire.is_empty()
 }

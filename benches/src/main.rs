@@ -9,6 +9,7 @@
 
 mod callgrind;
 mod handshake;
+mod idle;
 mod kubelet;
 mod latency;
 mod load;
@@ -16,6 +17,7 @@ mod parse;
 mod pki;
 mod poll;
 mod stats;
+mod strace;
 mod subjects;
 mod table;
 
@@ -28,6 +30,7 @@ usage: keydir-benches <name> [--quick]
   latency    from a publication to its being visible, beside the peers
   parse      loading 10,000 revisions, beside a plain loop
   poll       system calls of a poll that finds nothing new
+  idle       what many directories cost in which nothing happens
   handshake  TLS 1.3, full and resumed, beside a static rustls config
 
 --quick does a tenth of the work.
@@ -62,11 +65,13 @@ fn main() -> ExitCode {
         ["latency"] => latency::bench(work),
         ["parse"] => parse::bench(work),
         ["poll"] => poll::bench(work),
+        ["idle"] => idle::bench(work),
         ["handshake"] => handshake::bench(work),
-        // What runs inside valgrind or strace.
+        // What runs inside valgrind or strace, or is watched from outside.
         ["inside", "load", rest @ ..] => load::inside(rest),
         ["inside", "handshake", rest @ ..] => handshake::inside(rest),
         ["inside", "poll", rest @ ..] => poll::inside(rest),
+        ["inside", "idle", rest @ ..] => idle::inside(rest),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::FAILURE;

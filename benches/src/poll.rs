@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -10,14 +9,16 @@ use keydir::{Broken, Candidates, Dir, Parsed, Revision, Unusable, Usage, View, u
 
 use crate::Work;
 use crate::kubelet::{Files, Kubelet};
+use crate::strace::{self, Calls};
 use crate::table::Table;
 
 const POLL: Duration = Duration::from_millis(100);
 const POLLS: usize = 100;
 /// A link that was younger than a second when it was read could have been replaced within one tick of its clock.
-const YOUNG: Duration = Duration::from_secs(1);
+pub(crate) const YOUNG: Duration = Duration::from_secs(1);
 
-struct Tokens;
+/// A view that keeps nothing.
+pub(crate) struct Tokens;
 
 impl View for Tokens {
     type Item = ();
@@ -67,14 +68,7 @@ pub(crate) fn bench(work: Work) {
     table.print();
 }
 
-#[derive(Default)]
-struct Calls {
-    on_files: usize,
-    /// Of the threads that sleep and wake each other.
-    others: usize,
-}
-
-fn files(count: usize, token: &str) -> Files {
+pub(crate) fn files(count: usize, token: &str) -> Files {
     let mark = |n| if n == 0 { ".primary" } else { "" };
     (0..count)
         .map(|n| (format!("r{n}.token{}", mark(n)), token.to_owned()))
@@ -87,16 +81,13 @@ fn count(dirs: usize, count: usize, fresh: bool, polls: usize) -> Calls {
     let (log, opened) = (folder.path().join("strace.log"), folder.path().join("opened"));
     let mut kubelet = Kubelet::with(&files(count, "one"));
     thread::sleep(2 * YOUNG);
-    let mut child = Command::new("strace")
-        .args(["-f", "-qq", "-o"])
-        .arg(&log)
-        .arg(std::env::current_exe().unwrap())
-        .args(["inside", "poll"])
+    let mut child = strace::command(&log)
+        .arg("poll")
         .arg(kubelet.path())
         .args([dirs, polls].map(|number| number.to_string()))
         .args(fresh.then_some(&opened))
         .spawn()
-        .expect("strace is needed; on Debian: apt-get install strace");
+        .expect(strace::MISSING);
     if fresh {
         while !opened.exists() {
             thread::sleep(Duration::from_millis(10));
@@ -108,35 +99,8 @@ fn count(dirs: usize, count: usize, fresh: bool, polls: usize) -> Calls {
         fs::remove_file(&opened).unwrap();
     }
     assert!(child.wait().unwrap().success());
-    read(&fs::read_to_string(log).unwrap())
+    strace::read(&fs::read_to_string(log).unwrap())
 }
-
-/// What happened between the two marks, in all threads but the one that made them.
-fn read(log: &str) -> Calls {
-    let mut calls = Calls::default();
-    let main = log.split(' ').next().unwrap_or_default();
-    let mut inside = false;
-    for line in log.lines() {
-        let Some((thread, call)) = line.split_once(' ') else {
-            continue;
-        };
-        let call = call.trim_start();
-        if call.contains(BEGIN) || call.contains(END) {
-            inside = call.contains(BEGIN);
-        } else if inside && thread != main && !call.starts_with(['<', '+', '-']) {
-            match call.split('(').next() {
-                Some("futex" | "clock_nanosleep" | "epoll_wait" | "restart_syscall" | "sched_yield") => {
-                    calls.others += 1;
-                }
-                _ => calls.on_files += 1,
-            }
-        }
-    }
-    calls
-}
-
-const BEGIN: &str = "/keydir-bench-begins";
-const END: &str = "/keydir-bench-ends";
 
 /// Opens the directory, says so by a file, waits until that has gone and there was another publication, and then only
 /// polls.
@@ -157,24 +121,9 @@ pub(crate) fn inside(arguments: &[&str]) {
     }
     // Until nothing happens any more but polls.
     thread::sleep(3 * YOUNG);
-    let mark = |path: &str| assert!(fs::metadata(path).is_err());
-    mark(BEGIN);
+    strace::begin();
     // Half a poll less, so that no more than these fall into it.
     thread::sleep(POLL * polls - POLL / 2);
-    mark(END);
+    strace::end();
     drop(lives);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_log_is_read() {
-        let log = "10 execve(\"x\") = 0\n11 futex(1) = 0\n10 statx(\"/keydir-bench-begins\") = -1\n\
-                   11 futex(1 <unfinished ...>\n12 newfstatat(\"a\") = 0\n11 <... futex resumed>) = 0\n\
-                   10 clock_nanosleep() = 0\n10 statx(\"/keydir-bench-ends\") = -1\n12 read(3) = 0\n";
-        let calls = read(log);
-        assert_eq!((calls.on_files, calls.others), (1, 1));
-    }
 }

@@ -135,7 +135,7 @@ impl Client {
         let rests_on = tls.connection().clone();
         let handshake = Handshake {
             identity: rests_on.identity().map(|key| key.id().clone()),
-            server_ca: rests_on.peer().map(|peer| peer.ca().clone()),
+            server_ca: rests_on.peer().and_then(|peer| peer.ca().cloned()),
             resumed: rests_on.is_resumed(),
         };
         let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.map_err(RequestError::Http)?;

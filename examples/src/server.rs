@@ -54,7 +54,7 @@ struct About {
 #[derive(Debug, Serialize)]
 struct Client {
     subject: String,
-    ca: RevisionId,
+    ca: Option<RevisionId>,
 }
 
 impl About {
@@ -63,7 +63,7 @@ impl About {
             revision: connection.identity().map(|key| key.id().clone()),
             client: connection.peer().map(|peer| Client {
                 subject: peer.subject(),
-                ca: peer.ca().clone(),
+                ca: peer.ca().cloned(),
             }),
             resumed: connection.is_resumed(),
         }

@@ -3,8 +3,9 @@
 
 use keydir_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RevokedCertParams, RsaKeySize, SerialNumber,
+    date_time_ymd,
 };
 
 use crate::canaries::never_to_be_printed;
@@ -73,6 +74,28 @@ impl Ca {
             key: key.serialize_pem(),
             der: certificate.der().clone(),
         }
+    }
+
+    /// A CRL that revokes these, PEM.
+    pub fn crl(&self, number: u64, revoked: &[&Leaf]) -> String {
+        let revoked = revoked.iter().map(|leaf| {
+            let (_, certificate) = x509_parser::parse_x509_certificate(&leaf.der).unwrap();
+            RevokedCertParams {
+                serial_number: SerialNumber::from_slice(certificate.raw_serial()),
+                revocation_time: date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2090, 1, 1),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     /// Its certificate, PEM.

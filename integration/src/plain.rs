@@ -122,6 +122,11 @@ impl Connection {
         })
     }
 
+    /// Whether a byte comes back: of servers that answer with what they were sent.
+    pub fn answers(&mut self) -> bool {
+        matches!(self.0.read(&mut [0]), Ok(1))
+    }
+
     /// Whether the server has closed it.
     pub fn is_closed(&mut self) -> bool {
         matches!(self.0.read(&mut [0]), Ok(0) | Err(_))

@@ -23,7 +23,7 @@ pub struct AnyUse {
 
 enum Tls {
     Identity(IdentityView),
-    Anchors(AnchorsView),
+    Anchors(Box<AnchorsView>),
     No,
 }
 
@@ -34,8 +34,8 @@ impl AnyUse {
         let usage = usage.unwrap_or_else(|| panic!("no use is named {name}"));
         let tls = match name {
             "tls-identity" | "certificate-login" => Tls::Identity(IdentityView::new(Arc::new(default_provider()))),
-            "anchors" => Tls::Anchors(AnchorsView::anchors()),
-            "pinned" => Tls::Anchors(AnchorsView::pinned()),
+            "anchors" => Tls::Anchors(Box::new(AnchorsView::anchors())),
+            "pinned" => Tls::Anchors(Box::new(AnchorsView::pinned())),
             _ => Tls::No,
         };
         Self { usage, tls }

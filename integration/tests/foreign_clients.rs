@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 /// A server that trusts clients of two CAs, and files for the tools.
 struct Scene {
     servers: Ca,
+    c1: Ca,
     old: Leaf,
     new: Leaf,
     _identity: KeyDir,
@@ -51,6 +52,7 @@ impl Scene {
         }
         Self {
             servers,
+            c1,
             old,
             new,
             _identity: identity,
@@ -67,6 +69,17 @@ impl Scene {
     /// Removes the CA of `old`, and waits until a full handshake with it is refused.
     fn remove_old(&mut self) {
         self.cas.remove("c1");
+        self.until_old_is_refused();
+    }
+
+    /// Revokes `old` alone, by a CRL of its CA.
+    fn revoke_old(&mut self) {
+        let crl = self.c1.crl(1, &[&self.old]);
+        self.cas.add([("c1.crl", crl)]);
+        self.until_old_is_refused();
+    }
+
+    fn until_old_is_refused(&self) {
         eventually("a client of c1 is refused", || {
             let client = PlainClient::new(self.serve.port, &[&self.servers], Some(&self.old), Version::Tls13);
             client.get().is_err()
@@ -136,6 +149,34 @@ fn openssl_s_client() {
             assert!(end.stderr.contains("alert"), "{case}: {end:?}");
             let end = s_client(&scene, version, "new", ["-sess_in", "new"]);
             assert_eq!(answers(&end.stdout), [Scene::answer("new", true)], "{case}: {end:?}");
+            scene.serve.stop();
+        }
+    }
+}
+
+#[test]
+fn openssl_s_client_whom_a_crl_revokes() {
+    for tickets in [false, true] {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let case = format!("{version}, tickets: {tickets}");
+            let mut scene = Scene::new(tickets);
+            // A neighbour under the same CA goes on.
+            let neighbour = scene.c1.leaf("neighbour");
+            fs::write(scene.file("neighbour.crt"), &neighbour.crt).unwrap();
+            fs::write(scene.file("neighbour.key"), &neighbour.key).unwrap();
+            let answer = |name: &str, resumed: bool| json!({"revision": "r1", "client": {"subject": format!("CN={name}"), "ca": "c1"}, "resumed": resumed});
+            for name in ["old", "neighbour"] {
+                s_client(&scene, version, name, ["-sess_out", name]);
+                let end = s_client(&scene, version, name, ["-sess_in", name]);
+                assert_eq!(answers(&end.stdout), [answer(name, true)], "{case}: {end:?}");
+                s_client(&scene, version, name, ["-sess_out", name]);
+            }
+            scene.revoke_old();
+            let end = s_client(&scene, version, "old", ["-sess_in", "old"]);
+            assert!(answers(&end.stdout).is_empty(), "{case}: {end:?}");
+            assert!(end.stderr.contains("certificate revoked"), "{case}: {end:?}");
+            let end = s_client(&scene, version, "neighbour", ["-sess_in", "neighbour"]);
+            assert_eq!(answers(&end.stdout), [answer("neighbour", true)], "{case}: {end:?}");
             scene.serve.stop();
         }
     }

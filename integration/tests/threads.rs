@@ -8,8 +8,11 @@
     reason = "tests report by panicking"
 )]
 
-use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use std::{fs, io};
 
 use keydir::Dir;
 use keydir_integration::views::Tokens;
@@ -36,6 +39,7 @@ fn publish(tree: &mut Tree, token: &str) {
 fn threads_and_events() {
     threads_come_and_go_and_a_missing_notifier_is_no_fault();
     events_alone_are_enough();
+    lost_events_are_made_up_for();
 }
 
 fn threads_come_and_go_and_a_missing_notifier_is_no_fault() {
@@ -98,4 +102,94 @@ fn events_alone_are_enough() {
         publish(&mut tree, &token);
         eventually("an event tells", || live.primary().unwrap().as_str() == token);
     }
+}
+
+/// Says that it is over, also if the test panics.
+struct AtTheEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+static LOST: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts how often keydir says that events were lost.
+struct CountLost;
+
+impl io::Write for CountLost {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if String::from_utf8_lossy(line).contains("events were lost") {
+            LOST.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(line.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The queue of inotify overflows again and again while another directory is published to: whose event is lost then,
+/// nobody knows. There is no polling to help.
+fn lost_events_are_made_up_for() {
+    const LIMIT: &str = "/proc/sys/fs/inotify/max_queued_events";
+    tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+        .with_writer(|| CountLost)
+        .init();
+    eventually("all threads have ended", || threads().is_empty());
+    let mut trees = [Tree::new(), Tree::new(), Tree::new()];
+    for (tree, token) in trees.iter_mut().zip(["noisy", "even", "odd"]) {
+        publish(tree, token);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("current");
+    // A single event tells of it.
+    let swap = |to: &Tree| {
+        let next = folder.path().join(".next");
+        symlink(to.path(), &next).unwrap();
+        fs::rename(next, &link).unwrap();
+    };
+    swap(&trees[1]);
+    let before = fs::read_to_string(LIMIT).unwrap();
+    let may_set = fs::write(LIMIT, "8").is_ok();
+    let open = |path: &Path| {
+        let dir = Dir::builder(path).poll(Duration::from_secs(3600));
+        dir.open().unwrap().view(Tokens::default()).unwrap()
+    };
+    let (_noise, live) = (open(trees[0].path()), open(&link));
+    // A queue has the limit of the time when it was made.
+    eventually("the notifier runs", || {
+        threads().iter().any(|name| name.starts_with("notify"))
+    });
+    if may_set {
+        fs::write(LIMIT, before).unwrap();
+    }
+
+    let over = AtomicBool::new(false);
+    let noisy = trees[0].path();
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let (over, names) = (&over, [0, 1].map(|n| noisy.join(format!("..noise {thread} {n}"))));
+            scope.spawn(move || {
+                fs::write(&names[0], "").unwrap();
+                while !over.load(Ordering::SeqCst) {
+                    fs::rename(&names[0], &names[1]).unwrap();
+                    fs::rename(&names[1], &names[0]).unwrap();
+                }
+            });
+        }
+        let _end = AtTheEnd(&over);
+        for _ in 0..100 {
+            for (tree, token) in [(&trees[2], "odd"), (&trees[1], "even")] {
+                swap(tree);
+                eventually("the publication is seen", || live.primary().unwrap().as_str() == token);
+            }
+        }
+    });
+    let lost = LOST.load(Ordering::SeqCst);
+    println!("threads: events were lost {lost} times");
+    // Only root can make the queue so short that it surely overflows.
+    assert!(lost > 0 || !may_set, "the fault did not happen");
 }

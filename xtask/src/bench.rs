@@ -4,7 +4,7 @@
 use crate::{Outcome, run, tools};
 
 /// In the order in which they run; each prints one table.
-const BENCHES: &[&str] = &["load", "latency", "parse", "poll", "handshake"];
+const BENCHES: &[&str] = &["load", "latency", "parse", "poll", "idle", "handshake"];
 
 pub(crate) const USAGE: &str = "\
 usage: cargo xtask bench [<name>] [--quick]
@@ -13,6 +13,7 @@ usage: cargo xtask bench [<name>] [--quick]
   latency    P4: from a publication to its being visible, beside the peers
   parse      P5: loading 10,000 revisions, beside a plain loop
   poll       P6: system calls of a poll that finds nothing new (needs strace)
+  idle       P7: 1,000 directories in which nothing happens (needs strace; 13 minutes)
   handshake  P2, P3: TLS handshakes, beside a static rustls config (needs valgrind)
 
 Without a name, all of them. --quick does a tenth of the work, to see that they run.

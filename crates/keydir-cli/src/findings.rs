@@ -41,6 +41,7 @@ pub(crate) fn find(opened: &Opened, within: Duration) -> Vec<Finding> {
         found.extend(set.problems().iter().map(|problem| known(problem, Some(name))));
         found.extend(standing(usage, set));
         found.extend(dates(name, set, now, within));
+        found.extend(crls(name, set, now));
         found.extend(strictness(name, set));
         if !opened.flat {
             found.extend(missing_mark(usage, opened));
@@ -168,6 +169,25 @@ fn dates(usage: &'static str, set: &Set, now: SystemTime, within: Duration) -> V
             let message = format!("its certificate ends {}, in {}", rfc3339(next), span(left));
             let advice = "rotate: stage the next revision now";
             found.push(warning("expires-soon", Some(usage), key.id().as_str(), message, advice));
+        }
+    }
+    found
+}
+
+fn crls(usage: &'static str, set: &Set, now: SystemTime) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for key in set.iter() {
+        for crl in key.crls.iter().filter(|crl| crl.next_update <= now) {
+            found.push(Finding {
+                severity: Severity::Error,
+                code: "crl-expired",
+                usage: Some(usage),
+                subject: key.id().as_str().to_owned(),
+                message: format!("its CRL of {} expired {}", crl.issuer, rfc3339(crl.next_update)),
+                advice:
+                    "publish the current one: what was revoked since is let in, and who enforces the date refuses all"
+                        .to_owned(),
+            });
         }
     }
     found

@@ -3,7 +3,9 @@
 //! The TLS uses are parsed by keydir-rustls. For the others the rules of section 5 stand here, as far as a program can
 //! judge them that knows neither the algorithm of a key nor the server of a password. Nothing secret is kept.
 
+use std::ops::Deref;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use keydir::{Broken, Candidates, Parsed, Revision, Unusable, Usage, View};
 use keydir_rustls::rustls::CipherSuiteCommon;
@@ -16,7 +18,28 @@ use keydir_rustls::{AnchorsView, IdentityView};
 
 use crate::pem;
 
-/// Reads a directory for one use; its items are the certificates of a revision, if it has any.
+/// The certificates of a revision, if it has any, and what is to be told of its CRLs. Derefs to the certificates.
+#[derive(Default)]
+pub(crate) struct Certificates {
+    certificates: Vec<CertificateDer<'static>>,
+    pub(crate) crls: Vec<CrlDates>,
+}
+
+/// Whose a CRL is, and when the next one was to come.
+pub(crate) struct CrlDates {
+    pub(crate) issuer: String,
+    pub(crate) next_update: SystemTime,
+}
+
+impl Deref for Certificates {
+    type Target = [CertificateDer<'static>];
+
+    fn deref(&self) -> &Self::Target {
+        &self.certificates
+    }
+}
+
+/// Reads a directory for one use.
 pub(crate) struct AnyView {
     usage: Usage,
     kind: Kind,
@@ -25,7 +48,7 @@ pub(crate) struct AnyView {
 
 enum Kind {
     Identity(IdentityView),
-    Anchors(AnchorsView),
+    Anchors(Box<AnchorsView>),
     Other,
 }
 
@@ -34,8 +57,8 @@ impl AnyView {
         let provider = Arc::new(default_provider());
         let kind = match usage.name() {
             "tls-identity" | "certificate-login" => Kind::Identity(IdentityView::new(Arc::clone(&provider))),
-            "anchors" => Kind::Anchors(AnchorsView::anchors()),
-            "pinned" => Kind::Anchors(AnchorsView::pinned()),
+            "anchors" => Kind::Anchors(Box::new(AnchorsView::anchors())),
+            "pinned" => Kind::Anchors(Box::new(AnchorsView::pinned())),
             _ => Kind::Other,
         };
         Self { usage, kind, provider }
@@ -136,7 +159,7 @@ fn hash_of(suite: &CipherSuiteCommon) -> &'static dyn hash::Hash {
 }
 
 impl View for AnyView {
-    type Item = Vec<CertificateDer<'static>>;
+    type Item = Certificates;
     type Whole = ();
 
     fn usage(&self) -> &Usage {
@@ -149,12 +172,22 @@ impl View for AnyView {
                 if revision.part("username").is_some() {
                     revision.text("username")?;
                 }
-                Ok(view.parse(revision)?.map(|key| key.certificates().to_vec()))
+                Ok(view.parse(revision)?.map(|key| Certificates {
+                    certificates: key.certificates().to_vec(),
+                    ..Certificates::default()
+                }))
             }
-            Kind::Anchors(view) => Ok(view
-                .parse(revision)?
-                .map(|accepted| accepted.certificates().cloned().collect())),
-            Kind::Other => self.other(revision).map(|()| Parsed::new(Vec::new())),
+            Kind::Anchors(view) => Ok(view.parse(revision)?.map(|accepted| {
+                let crls = accepted.crls().map(|crl| CrlDates {
+                    issuer: crl.issuer(),
+                    next_update: crl.next_update(),
+                });
+                Certificates {
+                    certificates: accepted.certificates().cloned().collect(),
+                    crls: crls.collect(),
+                }
+            })),
+            Kind::Other => self.other(revision).map(|()| Parsed::new(Certificates::default())),
         }
     }
 

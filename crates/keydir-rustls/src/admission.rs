@@ -8,9 +8,9 @@ use keydir::{Live, RevisionId, Use};
 use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, Error};
 
+use crate::anchor::Role;
 use crate::judge::Judge;
 use crate::peer::Peer;
-use crate::trust::Role;
 use crate::verdict::Admitted;
 use crate::view::AnchorsView;
 

@@ -1,7 +1,6 @@
 //! Whom a server or a client trusts: all accepted CAs of a directory, at each handshake and each resumption.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use keydir::{Dir, Live, RevisionId};
@@ -13,17 +12,15 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
 
 use crate::admission::{Admission, Rule};
-use crate::error::OpenError;
+use crate::anchor::Role;
 use crate::guard::{Gate, GuardedStore, GuardedTickets};
 use crate::hints::Hints;
 use crate::identity::Identity;
 use crate::judge::Judge;
 use crate::peer::Peer;
-use crate::provider::provider;
 use crate::resumption::FaithfulStore;
-use crate::trust::Role;
 use crate::verifier::{Asks, ClientVerifier, ServerVerifier};
-use crate::view::{AnchorsView, Kind};
+use crate::view::{AnchorsView, Kind, Options};
 
 /// rustls's own default.
 const CLIENT_SESSIONS: usize = 256;
@@ -32,8 +29,12 @@ const CLIENT_SESSIONS: usize = 256;
 ///
 /// A revision is a `crt` or `pem` with one or more certificates, each of them a CA's (version 3, CA:TRUE, keyCertSign
 /// where keyUsage is given); another one makes the revision unusable, since whoever holds its key could mint names.
-/// An anchor counts inside its validity, and its own path length and purposes are enforced. A revision with a `crl` is
-/// unusable until CRLs are enforced.
+/// An anchor counts inside its validity, and its own path length and purposes are enforced.
+///
+/// A part `crl` holds certificate revocation lists (RFC 5280, section 5): of the CAs of the revision, or of CAs under
+/// them. Each counts for the key that has signed it, and the newest of a key counts, in whatever order they stand. One
+/// that cannot be used, or has the name of a CA of the revision and another key's signature, makes the revision
+/// unusable: what was good last stays in force. [`RevocationPolicy`](crate::RevocationPolicy) has the choices.
 ///
 /// [`pinned`](Self::pinned) is for peers whose one certificate is known beforehand.
 ///
@@ -52,41 +53,14 @@ pub struct TrustAnchors {
 }
 
 impl TrustAnchors {
-    /// Opens a directory of CA certificates and follows it.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        Self::in_dir(&Dir::open(path)?)
-    }
-
-    /// The CA certificates in a directory that is open already, perhaps for other uses too.
-    pub fn in_dir(dir: &Dir) -> Result<Self, OpenError> {
-        Self::with_provider(dir, provider()?)
-    }
-
-    /// The same with the cryptography of your choice.
-    pub fn with_provider(dir: &Dir, provider: Arc<CryptoProvider>) -> Result<Self, OpenError> {
-        Self::of(Kind::Anchors, dir, provider)
-    }
-
-    /// Opens a directory of pinned certificates: each revision is exactly one, and a peer is accepted if it presents
-    /// that one, byte for byte, inside its validity. A server's name is checked too. Issuers, signatures and purposes
-    /// of the certificate are not: this is for self-signed ones.
-    pub fn pinned(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        Self::pinned_in_dir(&Dir::open(path)?)
-    }
-
-    /// The pinned certificates in a directory that is open already.
-    pub fn pinned_in_dir(dir: &Dir) -> Result<Self, OpenError> {
-        Self::pinned_with_provider(dir, provider()?)
-    }
-
-    /// The same with the cryptography of your choice.
-    pub fn pinned_with_provider(dir: &Dir, provider: Arc<CryptoProvider>) -> Result<Self, OpenError> {
-        Self::of(Kind::Pinned, dir, provider)
-    }
-
-    fn of(kind: Kind, dir: &Dir, provider: Arc<CryptoProvider>) -> Result<Self, OpenError> {
+    pub(crate) fn new(
+        kind: Kind,
+        dir: &Dir,
+        provider: Arc<CryptoProvider>,
+        options: Options,
+    ) -> Result<Self, keydir::OpenError> {
         let hints = Arc::new(Hints::new());
-        let live = dir.view(AnchorsView::new(kind, Arc::clone(&hints)))?;
+        let live = dir.view(AnchorsView::new(kind, Arc::clone(&hints), options))?;
         let judge = Judge::new(live, provider.signature_verification_algorithms);
         Ok(Self {
             judge: Arc::new(judge),
@@ -170,8 +144,8 @@ impl TrustAnchors {
     }
 
     /// The revision that vouches for a client today, by its certificates (leaf first), as
-    /// `ServerConnection::peer_certificates` gives them; `None` if no revision does. After a handshake this costs a
-    /// comparison.
+    /// `ServerConnection::peer_certificates` gives them; `None` if no revision does, and so if a root of the platform
+    /// does. After a handshake this costs a comparison.
     pub fn revision_of_client(&self, certificates: &[CertificateDer<'_>]) -> Option<RevisionId> {
         self.revision_of(Role::Client, certificates)
     }
@@ -184,7 +158,7 @@ impl TrustAnchors {
     fn revision_of(&self, role: Role, certificates: &[CertificateDer<'_>]) -> Option<RevisionId> {
         let chain = certificates.iter().map(AsRef::as_ref);
         let admitted = self.admission(role).admits(chain, self.judge.now());
-        admitted.ok().map(|admitted| admitted.revision)
+        admitted.ok()?.revision
     }
 
     pub(crate) fn admission(&self, role: Role) -> Admission {

@@ -19,7 +19,16 @@ pub(crate) struct Certificate<'a> {
 
 impl<'a> Certificate<'a> {
     pub(crate) fn read(der: &'a CertificateDer<'_>) -> Result<Self, Unusable> {
-        match X509Certificate::from_der(der) {
+        Self::read_by(X509CertificateParser::new(), der)
+    }
+
+    /// For names and dates alone: what is inside of the extensions, a third of the work, is not looked at.
+    pub(crate) fn read_outline(der: &'a CertificateDer<'_>) -> Result<Self, Unusable> {
+        Self::read_by(X509CertificateParser::new().with_deep_parse_extensions(false), der)
+    }
+
+    fn read_by(mut parser: X509CertificateParser, der: &'a [u8]) -> Result<Self, Unusable> {
+        match parser.parse(der) {
             Ok(([], parsed)) => Ok(Self { der, parsed }),
             _ => Err(Unusable::new(
                 "bad-certificate",
@@ -146,6 +155,26 @@ pub(crate) fn step(der: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(length)
 }
 
+/// The first element in some DER as a whole, and what follows it.
+pub(crate) fn raw_of_first(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, rest) = step(der)?;
+    der.split_at_checked(der.len().checked_sub(rest.len())?)
+}
+
+/// The subjectKeyIdentifier of a certificate, if it can be read and has one.
+pub(crate) fn subject_key_id(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    Certificate::read(der).ok()?.subject_key_id()
+}
+
+/// Whether a CA may sign CRLs (RFC 5280, section 4.2.1.3): its keyUsage, if it has one, has cRLSign.
+pub(crate) fn may_sign_crls(der: &CertificateDer<'_>) -> bool {
+    let Ok(certificate) = Certificate::read(der) else {
+        return false;
+    };
+    let usage = certificate.parsed.key_usage();
+    usage.is_ok_and(|usage| usage.is_none_or(|usage| usage.value.crl_sign()))
+}
+
 /// Which of the keys of its issuer's name has signed a certificate, as far as it says.
 pub(crate) fn authority_key_id<'a>(der: &'a CertificateDer<'_>) -> Option<&'a [u8]> {
     let mut parser = X509CertificateParser::new().with_deep_parse_extensions(false);
@@ -213,7 +242,10 @@ mod tests {
                 prop_assert_eq!(names(&der), Some((read.issuer(), read.subject())));
             }
             let _ = authority_key_id(&der);
-            let _ = Certificate::read(&der).map(|read| (read.piece(), read.authority()));
+            let (read, outline) = (Certificate::read(&der), Certificate::read_outline(&der));
+            prop_assert_eq!(read.is_ok(), outline.is_ok());
+            let _ = outline.map(|outline| outline.piece());
+            let _ = read.map(|read| (read.piece(), read.authority()));
         }
     }
 }

@@ -8,12 +8,12 @@ use rustls::{ClientConfig, DEFAULT_VERSIONS, ServerConfig, SupportedProtocolVers
 
 #[cfg(feature = "tokio")]
 use crate::admission::Admission;
+#[cfg(feature = "tokio")]
+use crate::anchor::Role;
 use crate::anchors::TrustAnchors;
 use crate::error::BuildError;
 use crate::identity::Identity;
 use crate::provider::{DirectoryTime, ticketer};
-#[cfg(feature = "tokio")]
-use crate::trust::Role;
 use crate::verifier::Asks;
 
 /// Sessions that a server remembers without tickets; TLS 1.3 takes two for each handshake.

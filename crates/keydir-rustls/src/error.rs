@@ -13,6 +13,9 @@ pub enum OpenError {
     Directory(keydir::OpenError),
     /// No cryptography is there.
     Provider(NoProvider),
+    /// The platform's roots were asked for, and there are none that can be read.
+    #[cfg(feature = "platform-roots")]
+    PlatformRoots(NoPlatformRoots),
 }
 
 impl fmt::Display for OpenError {
@@ -20,6 +23,8 @@ impl fmt::Display for OpenError {
         match self {
             Self::Directory(error) => error.fmt(f),
             Self::Provider(error) => error.fmt(f),
+            #[cfg(feature = "platform-roots")]
+            Self::PlatformRoots(error) => error.fmt(f),
         }
     }
 }
@@ -29,6 +34,8 @@ impl std::error::Error for OpenError {
         match self {
             Self::Directory(error) => error.source(),
             Self::Provider(_) => None,
+            #[cfg(feature = "platform-roots")]
+            Self::PlatformRoots(_) => None,
         }
     }
 }
@@ -45,6 +52,33 @@ impl From<NoProvider> for OpenError {
     }
 }
 
+#[cfg(feature = "platform-roots")]
+impl From<NoPlatformRoots> for OpenError {
+    fn from(error: NoPlatformRoots) -> Self {
+        Self::PlatformRoots(error)
+    }
+}
+
+/// The platform has no root certificates, or none that can be read.
+#[cfg(feature = "platform-roots")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoPlatformRoots(pub(crate) String);
+
+#[cfg(feature = "platform-roots")]
+impl fmt::Display for NoPlatformRoots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(reason) = self;
+        write!(
+            f,
+            "the platform has no root certificates that can be read ({reason}): install them (ca-certificates), or let \
+             SSL_CERT_FILE or SSL_CERT_DIR point to them"
+        )
+    }
+}
+
+#[cfg(feature = "platform-roots")]
+impl std::error::Error for NoPlatformRoots {}
+
 /// Neither a feature (`aws-lc-rs`, `ring`) nor the application brings a `CryptoProvider`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoProvider;
@@ -52,7 +86,7 @@ pub struct NoProvider;
 impl fmt::Display for NoProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "no CryptoProvider: enable the feature aws-lc-rs or ring of keydir-rustls, give one with `with_provider`, \
+            "no CryptoProvider: enable the feature aws-lc-rs or ring of keydir-rustls, give one of your own, \
              or install a default for the process",
         )
     }
@@ -119,6 +153,9 @@ pub(crate) fn refused(error: webpki::Error) -> Error {
         W::InvalidCertValidity => CertificateError::Expired,
         W::UnknownIssuer => CertificateError::UnknownIssuer,
         W::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        W::CertRevoked => CertificateError::Revoked,
+        W::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
+        W::CrlExpired { time, next_update } => CertificateError::ExpiredRevocationListContext { time, next_update },
         W::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
         error => CertificateError::Other(OtherError(Arc::new(error))),
     }
@@ -136,7 +173,7 @@ mod tests {
         let table: [(&dyn fmt::Display, &str); 4] = [
             (
                 &OpenError::from(NoProvider),
-                "no CryptoProvider: enable the feature aws-lc-rs or ring of keydir-rustls, give one with `with_provider`, or \
+                "no CryptoProvider: enable the feature aws-lc-rs or ring of keydir-rustls, give one of your own, or \
                  install a default for the process",
             ),
             (

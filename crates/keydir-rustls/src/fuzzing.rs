@@ -1,5 +1,6 @@
 //! The parsers of what others wrote, for the fuzz targets of the repository; part of no build but theirs.
 
+use crate::crl::Crl;
 use crate::pem::{certificates, private_key};
 use crate::session::Peer;
 
@@ -11,6 +12,15 @@ pub fn pem(pem: &[u8]) {
     }
     if let Ok(key) = private_key(pem) {
         assert!(!key.secret_der().is_empty() && certificates.is_err());
+    }
+}
+
+/// A CRL is read or refused, and what is read can be told of.
+pub fn crl(der: &[u8]) {
+    if let Ok(crl) = Crl::read(der) {
+        let _ = (crl.issuer(), crl.this_update(), crl.next_update(), crl.revoked());
+        assert!(!crl.is_signed_by(der, &[]));
+        assert!(crl.covers(der, true) || crl.newest_first(&crl).is_eq());
     }
 }
 

@@ -1,7 +1,7 @@
 //! How a directory is read as TLS identities: a certificate with its chain, and its key.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use keydir::{Broken, Candidates, Parsed, Piece, Revision, Unusable, Usage, View, uses};
 use rustls::crypto::CryptoProvider;
@@ -25,8 +25,7 @@ pub struct IdentityView {
 pub struct IdentityKey {
     certified: Arc<CertifiedKey>,
     piece: Piece,
-    /// Found out when it is asked for first: of many revisions most are never presented.
-    traits: OnceLock<Traits>,
+    traits: Traits,
 }
 
 impl IdentityKey {
@@ -46,7 +45,7 @@ impl IdentityKey {
     }
 
     pub(crate) fn traits(&self) -> &Traits {
-        self.traits.get_or_init(|| Traits::of(&self.certified))
+        &self.traits
     }
 }
 
@@ -77,7 +76,7 @@ impl IdentityView {
             .part("crt")),
         }?;
         Ok(IdentityKey {
-            traits: OnceLock::new(),
+            traits: Traits::of(&certified),
             certified: Arc::new(certified),
             piece,
         })
@@ -86,7 +85,8 @@ impl IdentityView {
     fn load(&self, mut key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, Unusable> {
         let provider = self.provider.key_provider;
         let inside = match &key {
-            PrivateKeyDer::Pkcs8(key) => ec::inside(key),
+            // ring has nothing to gain from it, and rustls wraps the key for ring again, in memory that is not erased.
+            PrivateKeyDer::Pkcs8(key) if cfg!(feature = "aws-lc-rs") => ec::inside(key),
             _ => None,
         };
         if let Some(Ok(loaded)) = inside.map(|inside| provider.load_private_key(inside)) {
@@ -135,7 +135,7 @@ fn mismatch() -> Unusable {
 fn check_chain(certificates: &[CertificateDer<'_>]) -> Result<Piece, Unusable> {
     let certificates = certificates
         .iter()
-        .map(Certificate::read)
+        .map(Certificate::read_outline)
         .collect::<Result<Vec<_>, _>>()?;
     let issuers = certificates.iter().skip(1);
     for (number, (certificate, issuer)) in (1..).zip(certificates.iter().zip(issuers)) {

@@ -9,7 +9,7 @@ use rustls::Error;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
-use crate::trust::Role;
+use crate::anchor::Role;
 use crate::verdict::{Admitted, Verdict, Verdicts};
 use crate::view::AnchorsView;
 
@@ -54,10 +54,18 @@ impl Judge {
         let chain = chain.into_iter();
         let set = self.live.load();
         let trust = set.whole();
-        if let Some(verdict) = self.verdicts.of_chain(role, chain.clone())
-            && verdict.holds(trust, now)
-        {
-            return Ok(verdict.admitted());
+        match self.verdicts.of_chain(role, chain.clone()) {
+            Some(verdict) if verdict.holds(trust, now) => return Ok(verdict.admitted()),
+            // Trust has changed, but nothing that this verdict rests on: it need not be verified anew.
+            Some(verdict) if verdict.vouched.holds_at(now) && trust.stands_by(&verdict.vouched) => {
+                let verdict = Verdict {
+                    serial: trust.serial(),
+                    ..verdict
+                };
+                self.verdicts.keep(role, chain, verdict.clone());
+                return Ok(verdict.admitted());
+            }
+            _ => {}
         }
         let mut intermediates = chain.clone();
         let leaf = intermediates.next().ok_or(Error::NoCertificatesPresented)?;

@@ -11,26 +11,27 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::subject;
 
-/// A peer whose certificates were verified: its names, and the revision of the trust anchors that vouches for it.
+/// A peer whose certificates were verified: its names, and who vouches for it.
 #[derive(Clone)]
 pub struct Peer {
     certificates: Arc<[CertificateDer<'static>]>,
-    ca: RevisionId,
+    ca: Option<RevisionId>,
 }
 
 impl Peer {
-    pub(crate) fn new(certificates: Arc<[CertificateDer<'static>]>, ca: RevisionId) -> Self {
+    pub(crate) fn new(certificates: Arc<[CertificateDer<'static>]>, ca: Option<RevisionId>) -> Self {
         Self { certificates, ca }
     }
 
-    pub(crate) fn of_chain<'a>(chain: impl IntoIterator<Item = &'a [u8]>, ca: RevisionId) -> Self {
+    pub(crate) fn of_chain<'a>(chain: impl IntoIterator<Item = &'a [u8]>, ca: Option<RevisionId>) -> Self {
         let owned = |der: &[u8]| CertificateDer::from(der.to_vec());
         Self::new(chain.into_iter().map(owned).collect(), ca)
     }
 
-    /// The revision that vouches for the peer: the one its CA, or its pin, lies in.
-    pub fn ca(&self) -> &RevisionId {
-        &self.ca
+    /// The revision that vouches for the peer: the one its CA, or its pin, lies in. `None` if a root of the platform
+    /// does, which lies in none.
+    pub fn ca(&self) -> Option<&RevisionId> {
+        self.ca.as_ref()
     }
 
     /// The certificates, as the peer has sent them: the leaf first.
@@ -130,7 +131,7 @@ mod tests {
         params.distinguished_name.push(DnType::CommonName, "the peer");
         params.subject_alt_names = names;
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-        Peer::of_chain([certificate.der().as_ref()], "c1".parse().unwrap())
+        Peer::of_chain([certificate.der().as_ref()], "c1".parse().ok())
     }
 
     fn uri(uri: &str) -> SanType {
@@ -146,7 +147,7 @@ mod tests {
             SanType::IpAddress("::1".parse().unwrap()),
             SanType::DnsName("*.b.test".try_into().unwrap()),
         ]);
-        assert_eq!(peer.ca().as_str(), "c1");
+        assert_eq!(peer.ca().unwrap(), "c1");
         assert_eq!(peer.dns_names(), ["a.test", "*.b.test"]);
         assert_eq!(peer.uris(), ["spiffe://mesh.test/ns/one"]);
         assert_eq!(peer.spiffe_id().as_deref(), Some("spiffe://mesh.test/ns/one"));
@@ -155,7 +156,7 @@ mod tests {
         assert!(peer.subject().contains("CN=the peer"));
         assert_eq!(
             format!("{peer:?}"),
-            format!("Peer {{ subject: {:?}, ca: \"c1\", .. }}", peer.subject())
+            format!("Peer {{ subject: {:?}, ca: Some(\"c1\"), .. }}", peer.subject())
         );
     }
 
@@ -169,7 +170,7 @@ mod tests {
 
     #[test]
     fn nothing_can_be_read_out_of_rubbish() {
-        let peer = Peer::of_chain([&b"no certificate"[..]], "c1".parse().unwrap());
+        let peer = Peer::of_chain([&b"no certificate"[..]], "c1".parse().ok());
         assert!(peer.dns_names().is_empty() && peer.ip_addresses().is_empty());
         assert_eq!((peer.subject().as_str(), peer.spiffe_id()), ("", None));
     }

@@ -14,6 +14,18 @@ pub(crate) fn of_certificate(der: &[u8]) -> Option<String> {
     Some(name(certificate.subject()))
 }
 
+/// The issuer of a certificate in DER, likewise.
+pub(crate) fn issuer_of_certificate(der: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(name(certificate.issuer()))
+}
+
+/// A name in DER.
+pub(crate) fn of_name(der: &[u8]) -> Option<String> {
+    let (_, parsed) = X509Name::from_der(der).ok()?;
+    Some(name(&parsed))
+}
+
 /// The last part of the name comes first, as RFC 4514 has it.
 fn name(name: &X509Name<'_>) -> String {
     let parts: Vec<_> = name.iter_rdn().collect();

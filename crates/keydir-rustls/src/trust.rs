@@ -1,46 +1,28 @@
 //! The anchors in force, and what they vouch for: a path is looked for from one anchor at a time, so that the revision
 //! which vouched is known, a CA that got a new key under its old name works, and a hundred CAs cost what one does.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::ops::Deref;
-use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
 
 use keydir::{Piece, RevisionId};
 use rustls::pki_types::{
-    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, TrustAnchor, UnixTime,
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, UnixTime,
 };
 use rustls::{CertificateError, DistinguishedName, Error};
-use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
+use webpki::{EndEntityCert, VerifiedPath};
 
-use crate::certificate::{Authority, authority_key_id, names, validity};
-use crate::error::{ChainTooLong, refused};
+use crate::anchor::{Anchor, Basis, Role, Vouched, seconds};
+use crate::certificate::authority_key_id;
+use crate::cross::Removed;
+use crate::error::refused;
 use crate::hints::List;
+use crate::revocation::Revocations;
+use crate::walk::{Few, MAX_NAMES, Walk};
 
-/// More intermediates than any real chain has; webpki follows six. Those that lead nowhere do not count.
-const MAX_INTERMEDIATES: usize = 8;
-/// The leaf's issuer and those of the intermediates.
-const MAX_NAMES: usize = 1 + MAX_INTERMEDIATES;
 /// Signatures that may be checked for one chain, beside one for each anchor of a name that it leads to.
 const MAX_SIGNATURES: usize = 100;
-
-/// Which side of the handshake the peer is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Role {
-    Client,
-    Server,
-}
-
-/// A CA certificate that peers may chain to.
-#[derive(Debug)]
-pub(crate) struct Anchor {
-    pub(crate) der: CertificateDer<'static>,
-    pub(crate) piece: Piece,
-    pub(crate) authority: Authority,
-    pub(crate) bare: TrustAnchor<'static>,
-}
 
 /// A certificate that is accepted by itself.
 #[derive(Debug)]
@@ -55,46 +37,23 @@ pub struct Trust {
     serial: u64,
     losses: u64,
     hints: Option<List>,
-    anchors: Vec<(RevisionId, Arc<Anchor>)>,
+    revocations: Arc<Revocations>,
+    removed: Removed,
+    /// Those of the directory first; those without a revision are the platform's.
+    anchors: Vec<(Option<RevisionId>, Arc<Anchor>)>,
     by_subject: HashMap<Box<[u8]>, Vec<usize>>,
     pins: HashMap<CertificateDer<'static>, (RevisionId, Piece)>,
 }
 
-/// Who vouches for a chain, and from when to when, in seconds since 1970.
-#[derive(Clone, Debug)]
-pub(crate) struct Vouched {
-    pub(crate) revision: RevisionId,
-    not_before: u64,
-    pub(crate) not_after: u64,
-}
-
-impl Vouched {
-    pub(crate) fn holds_at(&self, now: UnixTime) -> bool {
-        (self.not_before..=self.not_after).contains(&now.as_secs())
-    }
-
-    #[cfg(test)]
-    pub(crate) fn for_tests(revision: &str) -> Self {
-        Self {
-            revision: revision.parse().unwrap(),
-            not_before: 0,
-            not_after: u64::MAX,
-        }
-    }
-
-    fn within(&mut self, (not_before, not_after): (u64, u64)) {
-        self.not_before = self.not_before.max(not_before);
-        self.not_after = self.not_after.min(not_after);
-    }
-}
-
 impl Trust {
     /// `serial` is another for each; `losses` counts how often something that was trusted before no longer was.
-    pub(crate) fn new(serial: u64, losses: u64) -> Self {
+    pub(crate) fn new(serial: u64, losses: u64, revocations: Arc<Revocations>, removed: Removed) -> Self {
         Self {
             serial,
             losses,
             hints: None,
+            revocations,
+            removed,
             anchors: Vec::new(),
             by_subject: HashMap::new(),
             pins: HashMap::new(),
@@ -102,7 +61,7 @@ impl Trust {
     }
 
     /// Of several revisions with the same certificate the first vouches.
-    pub(crate) fn add_anchor(&mut self, revision: &RevisionId, anchor: &Arc<Anchor>) {
+    pub(crate) fn add_anchor(&mut self, revision: Option<&RevisionId>, anchor: &Arc<Anchor>) {
         let of_subject = self.by_subject.entry(anchor.bare.subject.as_ref().into()).or_default();
         let known = |at: &usize| {
             let known = self.anchors.get(*at);
@@ -110,7 +69,7 @@ impl Trust {
         };
         if !of_subject.iter().any(known) {
             of_subject.push(self.anchors.len());
-            self.anchors.push((revision.clone(), Arc::clone(anchor)));
+            self.anchors.push((revision.cloned(), Arc::clone(anchor)));
         }
     }
 
@@ -124,11 +83,11 @@ impl Trust {
         self.hints = hints;
     }
 
-    /// The subjects of the anchors, each once.
+    /// The subjects of the directory's anchors, each once.
     pub(crate) fn subjects(&self) -> Vec<DistinguishedName> {
         let mut seen = HashSet::new();
         let mut subjects = Vec::new();
-        for (_, anchor) in &self.anchors {
+        for (_, anchor) in self.anchors.iter().filter(|(revision, _)| revision.is_some()) {
             let subject = anchor.bare.subject.as_ref();
             if seen.insert(subject) {
                 subjects.push(DistinguishedName::in_sequence(subject));
@@ -149,7 +108,7 @@ impl Trust {
         self.hints
     }
 
-    /// How many certificates are trusted: anchors and pins.
+    /// How many certificates are trusted: anchors, those of the platform among them, and pins.
     pub fn len(&self) -> usize {
         self.anchors.len() + self.pins.len()
     }
@@ -157,6 +116,22 @@ impl Trust {
     /// Whether nothing is trusted, so that no peer is accepted.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether it would say the same as another trust has said, without verifying anything: the very anchor is there, in
+    /// the same revision, and the CRLs and the removed CAs are those of then.
+    pub(crate) fn stands_by(&self, vouched: &Vouched) -> bool {
+        let Basis {
+            anchor: number,
+            revocations,
+            removed,
+        } = vouched.basis;
+        let is_it = |(revision, anchor): &(Option<RevisionId>, Arc<Anchor>)| {
+            anchor.number() == number && *revision == vouched.revision
+        };
+        revocations == self.revocations.number()
+            && removed.is_none_or(|removed| removed == self.removed.number())
+            && self.anchors.iter().any(is_it)
     }
 
     /// Verifies a chain: the dates, the signatures up to an anchor, what the CAs on the way allow. A server's name is
@@ -186,11 +161,21 @@ impl Trust {
             counted => counted,
         };
 
+        let until = Cell::new(u64::MAX);
+        let allows = |path: &VerifiedPath<'_>| {
+            until.set(self.revocations.check(path, now)?);
+            self.removed.check(path)
+        };
         let mut error = webpki::Error::UnknownIssuer;
         for (revision, anchor) in candidates.iter() {
-            match anchor.vouch(role, &end_entity, &walk.intermediates, now, algorithms) {
+            match anchor.vouch(role, &end_entity, &walk.intermediates, now, algorithms, &allows) {
                 Ok(path) => {
-                    return Ok(anchor.vouched(revision, leaf, &path, now));
+                    let basis = Basis {
+                        anchor: anchor.number(),
+                        revocations: self.revocations.number(),
+                        removed: Some(self.removed.number()),
+                    };
+                    return Ok(anchor.vouched(revision.as_ref(), leaf, &path, now, until.get(), basis));
                 }
                 Err(next) if says_little(&error) => error = next,
                 Err(_) => {}
@@ -222,7 +207,7 @@ impl Trust {
 
 /// The anchors of the names that a walk has met.
 struct Candidates<'a> {
-    anchors: &'a [(RevisionId, Arc<Anchor>)],
+    anchors: &'a [(Option<RevisionId>, Arc<Anchor>)],
     /// For each name those in `anchors`, the nearest name first.
     of_names: Few<&'a [usize], MAX_NAMES>,
     /// The keys that the certificates point to, if there is a choice.
@@ -235,81 +220,15 @@ impl<'a> Candidates<'a> {
     }
 
     /// Those first whose key the certificates point to; the order of the names is kept among equals.
-    fn iter(&self) -> impl Iterator<Item = &'a (RevisionId, Arc<Anchor>)> {
+    fn iter(&self) -> impl Iterator<Item = &'a (Option<RevisionId>, Arc<Anchor>)> {
         let all = self.of_names.iter().copied().flatten();
         let all = all.filter_map(|at| self.anchors.get(*at));
-        let pointed_to = |(_, anchor): &&(RevisionId, Arc<Anchor>)| {
+        let pointed_to = |(_, anchor): &&(Option<RevisionId>, Arc<Anchor>)| {
             let key_id = anchor.authority.key_id.as_deref();
             key_id.is_some_and(|id| self.key_ids.contains(&id))
         };
         let others = all.clone().filter(move |anchor| !pointed_to(anchor));
         all.filter(pointed_to).chain(others)
-    }
-}
-
-impl Anchor {
-    fn vouch<'p>(
-        &'p self,
-        role: Role,
-        end_entity: &'p EndEntityCert<'p>,
-        intermediates: &'p [CertificateDer<'p>],
-        now: UnixTime,
-        algorithms: &[&dyn SignatureVerificationAlgorithm],
-    ) -> Result<VerifiedPath<'p>, webpki::Error> {
-        // To webpki an anchor is a name and a key; what its certificate says is checked here.
-        let (allowed, usage) = match role {
-            Role::Client => (self.authority.clients, KeyUsage::client_auth()),
-            Role::Server => (self.authority.servers, KeyUsage::server_auth()),
-        };
-        let (not_before, not_after) = seconds(&self.piece);
-        if !allowed || !(not_before..=not_after).contains(&now.as_secs()) {
-            return Err(webpki::Error::UnknownIssuer);
-        }
-        let path_length = |path: &VerifiedPath<'_>| {
-            let issued_by_another = path
-                .intermediate_certificates()
-                .filter(|certificate| certificate.issuer() != certificate.subject())
-                .count();
-            match self.authority.path_length {
-                Some(limit) if issued_by_another > usize::try_from(limit).unwrap_or(usize::MAX) => {
-                    Err(webpki::Error::PathLenConstraintViolated)
-                }
-                _ => Ok(()),
-            }
-        };
-        end_entity.verify_for_usage(
-            algorithms,
-            slice::from_ref(&self.bare),
-            intermediates,
-            now,
-            usage,
-            None,
-            Some(&path_length),
-        )
-    }
-
-    fn vouched(
-        &self,
-        revision: &RevisionId,
-        leaf: &CertificateDer<'_>,
-        path: &VerifiedPath<'_>,
-        now: UnixTime,
-    ) -> Vouched {
-        let (not_before, not_after) = seconds(&self.piece);
-        let mut vouched = Vouched {
-            revision: revision.clone(),
-            not_before,
-            not_after,
-        };
-        // What webpki can read and we cannot is good for this moment only.
-        let this_moment = (now.as_secs(), now.as_secs());
-        let mut within = |der: &[u8]| {
-            vouched.within(validity(der).unwrap_or(this_moment));
-        };
-        within(leaf);
-        path.intermediate_certificates()
-            .for_each(|certificate| within(&certificate.der()));
-        vouched
     }
 }
 
@@ -322,79 +241,11 @@ fn vouch_for_pin(revision: &RevisionId, piece: &Piece, now: UnixTime) -> Result<
         return Err(CertificateError::Expired.into());
     }
     Ok(Vouched {
-        revision: revision.clone(),
+        revision: Some(revision.clone()),
         not_before,
         not_after,
+        basis: Basis::default(),
     })
-}
-
-/// The certificates that a chain can lead through, and the names that it can lead to.
-struct Walk<'a> {
-    intermediates: Few<CertificateDer<'a>, MAX_INTERMEDIATES>,
-    issuers: Few<&'a [u8], MAX_NAMES>,
-}
-
-impl<'a> Walk<'a> {
-    fn from<'b: 'a>(issuer: &'a [u8], intermediates: impl Iterator<Item = &'b [u8]> + Clone) -> Result<Self, Error> {
-        let mut walk = Self {
-            intermediates: Few::new(CertificateDer::from_slice(&[])),
-            issuers: Few::new(&[]),
-        };
-        walk.issuers.push(issuer);
-        let mut at = 0;
-        while let Some(name) = walk.issuers.get(at).copied() {
-            at += 1;
-            for der in intermediates.clone() {
-                // Cheap, so that certificates which lead nowhere cost next to nothing, however many were sent.
-                let Some((issuer, _)) = names(der).filter(|(_, subject)| *subject == name) else {
-                    continue;
-                };
-                let der = CertificateDer::from(der);
-                if EndEntityCert::try_from(&der).is_err() {
-                    continue;
-                }
-                if !walk.intermediates.push(der) {
-                    return Err(ChainTooLong::error(MAX_INTERMEDIATES + 1));
-                }
-                if !walk.issuers.contains(&issuer) {
-                    walk.issuers.push(issuer);
-                }
-            }
-        }
-        Ok(walk)
-    }
-}
-
-/// A few things of a kind, without an allocation.
-struct Few<T, const MOST: usize> {
-    places: [T; MOST],
-    taken: usize,
-}
-
-impl<T: Clone, const MOST: usize> Few<T, MOST> {
-    /// None yet; `free` stands in the places that are free.
-    fn new(free: T) -> Self {
-        Self {
-            places: std::array::from_fn(|_| free.clone()),
-            taken: 0,
-        }
-    }
-
-    /// Whether there was a place for it.
-    fn push(&mut self, item: T) -> bool {
-        let place = self.places.get_mut(self.taken);
-        let fits = place.map(|place| *place = item).is_some();
-        self.taken += usize::from(fits);
-        fits
-    }
-}
-
-impl<T, const MOST: usize> Deref for Few<T, MOST> {
-    type Target = [T];
-
-    fn deref(&self) -> &[T] {
-        self.places.get(..self.taken).unwrap_or_default()
-    }
 }
 
 /// Several anchors share one limit, so that a made-up chain costs no more than one anchor's.
@@ -446,13 +297,4 @@ fn says_little(error: &webpki::Error) -> bool {
         error,
         webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey
     )
-}
-
-/// A validity in the seconds that rustls counts.
-fn seconds(piece: &Piece) -> (u64, u64) {
-    let since_1970 = |time: SystemTime| {
-        time.duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |duration| duration.as_secs())
-    };
-    (since_1970(piece.not_before), since_1970(piece.not_after))
 }

@@ -10,20 +10,24 @@ use std::sync::{PoisonError, RwLock};
 use keydir::RevisionId;
 use rustls::pki_types::UnixTime;
 
-use crate::trust::{Role, Trust, Vouched};
+use crate::anchor::{Role, Vouched};
+use crate::trust::Trust;
 
 /// Verdicts of each of the two ages of a shard.
-const AGE: usize = 256;
+const AGE: usize = 512;
 /// The chains of an age, in bytes: as many as it has verdicts, at the length that they have in practice.
-const AGE_BYTES: usize = 1024 * 1024;
-const SHARDS: usize = 16;
+const AGE_BYTES: usize = 2 * 1024 * 1024;
+/// For how many, and for how many bytes of chains, an age takes memory at first.
+const AGE_BEGINS: (usize, usize) = (16, 8 * 1024);
+const SHARDS: usize = 8;
 /// The longest chain that is kept, in bytes as it is kept.
 const MAX_CHAIN: usize = 16 * 1024;
 
 /// That an anchor vouches for a chain.
 #[derive(Clone, Debug)]
 pub(crate) struct Admitted {
-    pub(crate) revision: RevisionId,
+    /// `None` for a root of the platform.
+    pub(crate) revision: Option<RevisionId>,
     /// The trust that said so ([`Trust::serial`](crate::Trust)).
     pub(crate) serial: u64,
     /// When the first certificate on the way to the anchor ends, in seconds since 1970.
@@ -117,9 +121,15 @@ impl Verdicts {
             return;
         };
         let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+        // What was said under another trust has to be asked again anyway: it goes first.
+        if verdict.serial > shard.serial {
+            shard.serial = verdict.serial;
+            shard.grow_old();
+        }
         if shard.young.renew(&place, chain.clone(), &verdict) {
             return;
         }
+        shard.young.remove(&place);
         if !shard.young.has_room(bytes) {
             shard.grow_old();
         }
@@ -158,6 +168,8 @@ impl Verdicts {
 
 #[derive(Debug, Default)]
 struct Shard {
+    /// Of the latest trust that a verdict was made under.
+    serial: u64,
     young: Age,
     old: Age,
 }
@@ -211,8 +223,28 @@ impl Age {
         renewed
     }
 
-    /// Of a chain that the same leaf had before the bytes stay, unused, as long as the age.
+    /// Closes the gap, so that a leaf which comes with ever other chains takes the room of one.
+    fn remove(&mut self, place: &Place) {
+        let Some((gap, _)) = self.verdicts.remove(place) else {
+            return;
+        };
+        let after = self.chains.split_off(gap.end.min(self.chains.len()));
+        self.chains.truncate(gap.start);
+        self.chains.extend(after);
+        for (range, _) in self.verdicts.values_mut() {
+            if range.start >= gap.end {
+                *range = range.start - gap.len()..range.end - gap.len();
+            }
+        }
+    }
+
+    /// At a place that is free.
     fn insert(&mut self, place: Place, verdict: Verdict, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.verdicts.is_empty() {
+            let (verdicts, bytes) = AGE_BEGINS;
+            self.verdicts.reserve(verdicts);
+            self.chains.reserve(bytes);
+        }
         let from = self.chains.len();
         write(&mut self.chains);
         self.verdicts.insert(place, (from..self.chains.len(), verdict));
@@ -237,11 +269,15 @@ fn shard_of((_, [first, ..]): &Place) -> usize {
 mod tests {
     use super::*;
 
-    fn verdict(serial: u64) -> Verdict {
-        Verdict {
-            serial,
-            vouched: Vouched::for_tests("r1"),
-        }
+    /// One that is told from others by its end.
+    fn verdict(not_after: u64) -> Verdict {
+        under(7, not_after)
+    }
+
+    fn under(serial: u64, not_after: u64) -> Verdict {
+        let mut vouched = Vouched::for_tests("r1");
+        vouched.not_after = not_after;
+        Verdict { serial, vouched }
     }
 
     fn chain_of(leaf: u32) -> Vec<Vec<u8>> {
@@ -256,15 +292,16 @@ mod tests {
     }
 
     impl Verdicts {
-        fn serial(&self, chain: &[Vec<u8>]) -> Option<u64> {
-            self.of_chain(Role::Client, parts(chain)).map(|verdict| verdict.serial)
+        fn end(&self, chain: &[Vec<u8>]) -> Option<u64> {
+            let verdict = self.of_chain(Role::Client, parts(chain))?;
+            Some(verdict.vouched.not_after)
         }
 
         /// Verdicts, and the bytes of their chains.
         fn size(&self) -> (usize, usize) {
             let shards = self.shards.iter().map(|shard| shard.read().unwrap());
             shards.fold((0, 0), |(verdicts, bytes), shard| {
-                let Shard { young, old } = &*shard;
+                let Shard { young, old, .. } = &*shard;
                 (
                     verdicts + young.verdicts.len() + old.verdicts.len(),
                     bytes + young.chains.len() + old.chains.len(),
@@ -278,16 +315,17 @@ mod tests {
         let verdicts = Verdicts::default();
         let known = chain_of(1);
         verdicts.keep(Role::Client, parts(&known), verdict(7));
-        assert_eq!(verdicts.serial(&known), Some(7));
+        assert_eq!(verdicts.end(&known), Some(7));
         assert!(verdicts.of_chain(Role::Server, parts(&known)).is_none());
-        assert_eq!(verdicts.serial(&known[..1]), None);
-        assert_eq!(verdicts.serial(&[known.concat()]), None);
-        assert_eq!(verdicts.serial(&[known.clone(), known.clone()].concat()), None);
-        assert_eq!(verdicts.serial(&chain_of(2)), None);
-        assert_eq!(verdicts.serial(&[]), None);
+        assert_eq!(verdicts.end(&known[..1]), None);
+        assert_eq!(verdicts.end(&[known.concat()]), None);
+        assert_eq!(verdicts.end(&[known.clone(), known.clone()].concat()), None);
+        assert_eq!(verdicts.end(&chain_of(2)), None);
+        assert_eq!(verdicts.end(&[]), None);
 
         let of_leaf = |leaf: &[u8]| {
-            let read = |verdict: &Verdict, chain: Chain<'_>| (verdict.serial, chain.map(<[u8]>::to_vec).collect());
+            let read =
+                |verdict: &Verdict, chain: Chain<'_>| (verdict.vouched.not_after, chain.map(<[u8]>::to_vec).collect());
             verdicts.of_leaf(Role::Client, leaf, read)
         };
         assert_eq!(of_leaf(&known[0]), Some((7, known.clone())));
@@ -298,9 +336,9 @@ mod tests {
         assert_eq!(of_leaf(&[1; 15]), None);
 
         verdicts.keep(Role::Client, parts(&known), verdict(8));
-        assert_eq!(verdicts.serial(&known), Some(8));
+        assert_eq!(verdicts.end(&known), Some(8));
         verdicts.keep(Role::Client, parts(&known[..1]), verdict(9));
-        assert_eq!((verdicts.serial(&known), verdicts.serial(&known[..1])), (None, Some(9)));
+        assert_eq!((verdicts.end(&known), verdicts.end(&known[..1])), (None, Some(9)));
         assert_eq!(of_leaf(&known[0]), Some((9, known[..1].to_vec())));
     }
 
@@ -311,9 +349,9 @@ mod tests {
         verdicts.keep(Role::Client, parts(&used), verdict(0));
         for leaf in 1..50_000 {
             verdicts.keep(Role::Client, parts(&chain_of(leaf)), verdict(leaf.into()));
-            assert_eq!(verdicts.serial(&chain_of(leaf)), Some(leaf.into()));
+            assert_eq!(verdicts.end(&chain_of(leaf)), Some(leaf.into()));
             if leaf % 16 == 0 {
-                assert_eq!(verdicts.serial(&used), Some(0), "{leaf}");
+                assert_eq!(verdicts.end(&used), Some(0), "{leaf}");
             }
         }
         assert!(verdicts.size().0 <= 2 * AGE * SHARDS);
@@ -329,15 +367,51 @@ mod tests {
         };
         for leaf in 0..5_000 {
             verdicts.keep(Role::Client, parts(&long(leaf)), verdict(leaf.into()));
-            assert_eq!(verdicts.serial(&long(leaf)), Some(leaf.into()));
+            assert_eq!(verdicts.end(&long(leaf)), Some(leaf.into()));
         }
         let size = verdicts.size();
         assert!(size.1 <= 2 * AGE_BYTES * SHARDS, "{size:?}");
         for serial in 0..5_000 {
             verdicts.keep(Role::Client, parts(&long(4_999)), verdict(serial));
-            assert_eq!(verdicts.serial(&long(4_999)), Some(serial));
+            assert_eq!(verdicts.end(&long(4_999)), Some(serial));
         }
         assert_eq!(verdicts.size(), size);
+    }
+
+    #[test]
+    fn a_leaf_that_comes_with_ever_other_chains_pushes_nobody_out() {
+        let verdicts = Verdicts::default();
+        let leaves = 0..1_000;
+        for leaf in leaves.clone() {
+            verdicts.keep(Role::Client, parts(&chain_of(leaf)), verdict(leaf.into()));
+        }
+        let mut other = chain_of(0);
+        for length in 0..5_000 {
+            other[1] = vec![4; length];
+            verdicts.keep(Role::Client, parts(&other), verdict(7));
+            assert_eq!(verdicts.end(&other), Some(7));
+        }
+        for leaf in leaves.skip(1) {
+            assert_eq!(verdicts.end(&chain_of(leaf)), Some(leaf.into()));
+        }
+        assert_eq!(verdicts.size().0, 1_000);
+    }
+
+    #[test]
+    fn what_was_said_under_another_trust_goes_first() {
+        let verdicts = Verdicts::default();
+        for serial in 1..=1000 {
+            for leaf in 0..10 {
+                let leaf = 10 * u32::try_from(serial).unwrap() + leaf;
+                verdicts.keep(Role::Client, parts(&chain_of(leaf)), under(serial, 1));
+                assert_eq!(verdicts.end(&chain_of(leaf)), Some(1));
+            }
+        }
+        assert!(verdicts.size().0 < 200, "{:?}", verdicts.size());
+        // Who comes late with an older trust takes nobody's place.
+        let before = verdicts.size().0;
+        verdicts.keep(Role::Client, parts(&chain_of(1)), under(3, 1));
+        assert_eq!(verdicts.size().0, before + 1);
     }
 
     #[test]

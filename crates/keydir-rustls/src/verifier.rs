@@ -11,8 +11,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
 use crate::admission::Admission;
+use crate::anchor::Role;
 use crate::hints::Hints;
-use crate::trust::Role;
 
 /// Verifies clients.
 #[derive(Debug)]

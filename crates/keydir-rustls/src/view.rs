@@ -4,22 +4,40 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use keydir::{Broken, Candidates, Fingerprint, Parsed, Piece, Revision, Unusable, Usage, View, uses};
 use rustls::pki_types::CertificateDer;
-use webpki::{EndEntityCert, anchor_from_trusted_cert};
+use webpki::EndEntityCert;
 
+use crate::anchor::{Anchor, unsupported};
 use crate::certificate::Certificate;
+use crate::crl::{Algorithms, Crl};
+use crate::cross::Removed;
 use crate::hints::Hints;
 use crate::pem;
-use crate::trust::{Anchor, Pin, Trust};
+use crate::provider::provider;
+use crate::revocation::{RevocationPolicy, Revocations};
+use crate::trust::{Pin, Trust};
 
 /// Reads a directory as what peers are verified against: CA certificates, or pinned ones.
 /// [`TrustAnchors`](crate::TrustAnchors) makes it.
 pub struct AnchorsView {
     kind: Kind,
     hints: Arc<Hints>,
+    options: Options,
     last: Mutex<Last>,
+}
+
+/// What was asked for beside a directory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    /// To verify CRLs by; `None` if there is no cryptography.
+    pub(crate) algorithms: Option<Algorithms>,
+    pub(crate) revocation: RevocationPolicy,
+    pub(crate) refuse_cross_signed: bool,
+    /// The platform's roots.
+    pub(crate) roots: Vec<Arc<Anchor>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +50,20 @@ pub(crate) enum Kind {
 #[derive(Default)]
 struct Last {
     trusted: HashSet<Fingerprint>,
+    revocations: Arc<Revocations>,
+    as_of: Option<SystemTime>,
     losses: u64,
+    /// The keys of the anchors, those outside their validity among them.
+    keys: HashSet<Fingerprint>,
+    removed: Removed,
 }
 
-/// The certificates of one revision.
+/// The certificates of one revision, and its CRLs.
 #[derive(Debug)]
-pub struct Accepted(Certificates);
+pub struct Accepted {
+    certificates: Certificates,
+    crls: Vec<Arc<Crl>>,
+}
 
 #[derive(Debug)]
 enum Certificates {
@@ -51,8 +77,20 @@ impl Accepted {
         self.all().map(|(der, _)| der)
     }
 
+    /// The certificate revocation lists of the revision's part `crl`.
+    pub fn crls(&self) -> impl Iterator<Item = &Crl> {
+        self.crls.iter().map(AsRef::as_ref)
+    }
+
+    fn anchors(&self) -> impl Iterator<Item = &Arc<Anchor>> {
+        match &self.certificates {
+            Certificates::Anchors(anchors) => anchors.iter(),
+            Certificates::Pin(_) => [].iter(),
+        }
+    }
+
     fn all(&self) -> impl Iterator<Item = (&CertificateDer<'static>, Piece)> {
-        let (anchors, pin) = match &self.0 {
+        let (anchors, pin) = match &self.certificates {
             Certificates::Anchors(anchors) => (anchors.as_slice(), None),
             Certificates::Pin(pin) => (&[][..], Some((&pin.der, pin.piece))),
         };
@@ -62,22 +100,72 @@ impl Accepted {
 }
 
 impl AnchorsView {
-    /// A view of CA certificates.
+    /// A view of CA certificates and their CRLs, without the options of
+    /// [`TrustAnchors::builder`](crate::TrustAnchors::builder). If the process has no cryptography, revisions with a
+    /// CRL are unusable.
     pub fn anchors() -> Self {
-        Self::new(Kind::Anchors, Arc::new(Hints::new()))
+        let provider = provider().ok();
+        let options = Options {
+            algorithms: provider.map(|provider| provider.signature_verification_algorithms.all),
+            ..Options::default()
+        };
+        Self::new(Kind::Anchors, Arc::new(Hints::new()), options)
     }
 
     /// A view of certificates that are accepted by themselves.
     pub fn pinned() -> Self {
-        Self::new(Kind::Pinned, Arc::new(Hints::new()))
+        Self::new(Kind::Pinned, Arc::new(Hints::new()), Options::default())
     }
 
-    pub(crate) fn new(kind: Kind, hints: Arc<Hints>) -> Self {
+    pub(crate) fn new(kind: Kind, hints: Arc<Hints>, options: Options) -> Self {
+        let last = Last {
+            removed: Removed::new(options.refuse_cross_signed),
+            revocations: Arc::new(Revocations::new(
+                options.revocation,
+                options.algorithms.unwrap_or_default(),
+                std::iter::empty(),
+            )),
+            ..Last::default()
+        };
         Self {
             kind,
             hints,
-            last: Mutex::default(),
+            options,
+            last: Mutex::new(last),
         }
+    }
+
+    /// What was lost since the last time, and what is remembered of it.
+    fn trust(&self, accepted: &Candidates<'_, Accepted>) -> Trust {
+        let now = accepted.now();
+        let all = || accepted.iter().flat_map(|(_, accepted)| accepted.all());
+        let trusted: HashSet<_> = all()
+            .filter(|(_, piece)| piece.is_valid_at(now))
+            .map(|(_, piece)| piece.fingerprint)
+            .collect();
+        let anchors = accepted.iter().flat_map(|(_, accepted)| accepted.anchors());
+        let keys = anchors.chain(&self.options.roots).map(|anchor| anchor.key()).collect();
+        let crls = accepted.iter().chain(accepted.kept_crls());
+        let mut revocations = Arc::new(Revocations::new(
+            self.options.revocation,
+            self.options.algorithms.unwrap_or_default(),
+            crls.flat_map(|(_, accepted)| accepted.crls.iter().cloned()),
+        ));
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if revocations.are(&last.revocations) {
+            revocations = Arc::clone(&last.revocations);
+        }
+        revocations.tell_of_expired(&last.revocations, now, last.as_of);
+        let refuses_more = revocations.refuse_more_than(&last.revocations, now, last.as_of);
+        if refuses_more || !last.trusted.is_subset(&trusted) {
+            last.losses += 1;
+        }
+        last.as_of = Some(now);
+        last.removed = last.removed.after(&last.keys, &keys);
+        last.trusted = trusted;
+        last.keys = keys;
+        last.revocations = Arc::clone(&revocations);
+        Trust::new(next_serial(), last.losses, revocations, last.removed.clone())
     }
 }
 
@@ -99,15 +187,8 @@ impl View for AnchorsView {
             .collect();
         match self.kind {
             Kind::Anchors => {
-                // To accept what a CRL was published to forbid would be worse than to refuse all.
-                if revision.part("crl").is_some() {
-                    return Err(Unusable::new(
-                        "crl-not-enforced",
-                        "this version of keydir-rustls does not enforce CRLs: take the part away to trust the CA without one",
-                    )
-                    .part("crl"));
-                }
-                anchors(&parts)
+                // If one is broken all of it is: to accept what a CRL was published to forbid would be worse.
+                anchors(&parts, revision.part("crl"), self.options.algorithms)
             }
             Kind::Pinned => pin(&parts),
         }
@@ -115,33 +196,18 @@ impl View for AnchorsView {
 
     fn combine(&self, accepted: &Candidates<'_, Accepted>) -> Result<Trust, Broken> {
         let now = accepted.now();
-        let trusted: HashSet<_> = accepted
-            .iter()
-            .flat_map(|(_, accepted)| accepted.all())
-            .filter(|(_, piece)| piece.is_valid_at(now))
-            .map(|(_, piece)| piece.fingerprint)
-            .collect();
-        let mut trust = {
-            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            if !last.trusted.is_subset(&trusted) {
-                last.losses += 1;
-            }
-            last.trusted = trusted;
-            Trust::new(next_serial(), last.losses)
-        };
+        let mut trust = self.trust(accepted);
         for (id, accepted) in accepted.iter() {
-            match &accepted.0 {
-                Certificates::Anchors(anchors) => anchors
-                    .iter()
-                    .filter(|anchor| anchor.piece.is_valid_at(now))
-                    .for_each(|anchor| trust.add_anchor(id, anchor)),
-                Certificates::Pin(pin) => {
-                    if pin.piece.is_valid_at(now) {
-                        trust.add_pin(id, pin);
-                    }
-                }
+            let anchors = accepted.anchors().filter(|anchor| anchor.piece.is_valid_at(now));
+            anchors.for_each(|anchor| trust.add_anchor(Some(id), anchor));
+            if let Certificates::Pin(pin) = &accepted.certificates
+                && pin.piece.is_valid_at(now)
+            {
+                trust.add_pin(id, pin);
             }
         }
+        let roots = self.options.roots.iter().filter(|root| root.piece.is_valid_at(now));
+        roots.for_each(|root| trust.add_anchor(None, root));
         trust.set_hints(self.hints.keep(trust.subjects()));
         Ok(trust)
     }
@@ -161,39 +227,60 @@ fn next_serial() -> u64 {
     SERIAL.fetch_add(1, Ordering::Relaxed)
 }
 
-fn anchors(parts: &[(&str, &[u8])]) -> Result<Parsed<Accepted>, Unusable> {
+fn anchors(
+    parts: &[(&str, &[u8])],
+    crl: Option<&[u8]>,
+    algorithms: Option<Algorithms>,
+) -> Result<Parsed<Accepted>, Unusable> {
     let mut anchors = Vec::new();
     let mut pieces = Vec::new();
     for (part, pem) in parts {
         for der in pem::certificates(pem).map_err(|error| error.in_part(part))? {
-            let anchor = anchor(der).map_err(|unusable| unusable.part(part))?;
+            let anchor = Anchor::read(der).map_err(|unusable| unusable.part(part))?;
             pieces.push(anchor.piece);
             anchors.push(Arc::new(anchor));
         }
     }
-    let accepted = Parsed::new(Accepted(Certificates::Anchors(anchors)));
-    Ok(pieces.into_iter().fold(accepted, Parsed::piece))
+    let crls = match crl {
+        Some(pem) => crls(pem, &anchors, algorithms).map_err(|unusable| unusable.part("crl"))?,
+        None => Vec::new(),
+    };
+    let ends: Vec<_> = crls.iter().map(|crl| crl.next_update()).collect();
+    let accepted = Accepted {
+        certificates: Certificates::Anchors(anchors),
+        crls,
+    };
+    let accepted = pieces.into_iter().fold(Parsed::new(accepted), Parsed::piece);
+    Ok(ends.into_iter().fold(accepted, Parsed::again_at))
 }
 
-/// Whoever holds the key of a certificate among the anchors can mint names, so it must be a CA's.
-fn anchor(der: CertificateDer<'static>) -> Result<Anchor, Unusable> {
-    let certificate = Certificate::read(&der)?;
-    let authority = certificate.authority().map_err(|reason| {
-        Unusable::new(
-            "not-a-ca",
-            format!("it holds a certificate that is not a CA's: {reason}"),
-        )
-    })?;
-    let piece = certificate.piece()?;
-    let bare = anchor_from_trusted_cert(&der)
-        .map_err(|error| unsupported(&error))?
-        .to_owned();
-    Ok(Anchor {
-        piece,
-        authority,
-        bare,
-        der,
-    })
+/// A list of one of the anchors must be signed by it; one of another name is that of some intermediate CA, whose key
+/// only a peer will show.
+fn crls(pem: &[u8], anchors: &[Arc<Anchor>], algorithms: Option<Algorithms>) -> Result<Vec<Arc<Crl>>, Unusable> {
+    let algorithms = algorithms
+        .ok_or_else(|| Unusable::new("no-provider", "its CRL cannot be verified without a CryptoProvider"))?;
+    let mut crls = Vec::new();
+    for der in pem::crls(pem).map_err(|error| error.in_part("crl"))? {
+        let mut crl = Crl::read(&der)?;
+        let of_name: Vec<_> = anchors
+            .iter()
+            .filter(|anchor| anchor.bare.subject.as_ref() == crl.issuer_name())
+            .collect();
+        let mut keys = of_name
+            .iter()
+            .map(|anchor| anchor.bare.subject_public_key_info.as_ref());
+        if !of_name.is_empty() && !keys.any(|key| crl.bind(key, algorithms)) {
+            return Err(Unusable::new(
+                "crl-of-another-key",
+                format!(
+                    "it holds a CRL of {}, which is not signed with the key of the certificate of that name",
+                    crl.issuer()
+                ),
+            ));
+        }
+        crls.push(Arc::new(crl));
+    }
+    Ok(crls)
 }
 
 fn pin(parts: &[(&str, &[u8])]) -> Result<Parsed<Accepted>, Unusable> {
@@ -215,14 +302,11 @@ fn pin(parts: &[(&str, &[u8])]) -> Result<Parsed<Accepted>, Unusable> {
     let piece = Certificate::read(&der)
         .and_then(|certificate| certificate.piece())
         .map_err(|unusable| unusable.part(part))?;
-    Ok(Parsed::new(Accepted(Certificates::Pin(Pin { der, piece }))).piece(piece))
-}
-
-fn unsupported(error: &webpki::Error) -> Unusable {
-    Unusable::new(
-        "unsupported",
-        format!("it holds a certificate that rustls cannot use: {error}"),
-    )
+    let accepted = Accepted {
+        certificates: Certificates::Pin(Pin { der, piece }),
+        crls: Vec::new(),
+    };
+    Ok(Parsed::new(accepted).piece(piece))
 }
 
 #[cfg(test)]
@@ -248,7 +332,7 @@ mod tests {
     #[test]
     fn each_reason_has_its_code() {
         let (ca, leaf) = (ca(), pem(IsCa::NoCa));
-        let read = |pem: &str| code(anchors(&[("crt", pem.as_bytes())]));
+        let read = |pem: &str| code(anchors(&[("crt", pem.as_bytes())], None, None));
         assert_eq!(read(&ca), "fine");
         assert_eq!(read(&(ca.clone() + &ca)), "fine");
         assert_eq!(read(&leaf), "not-a-ca");

@@ -15,7 +15,7 @@ pub(crate) struct Graves {
     oldest_contents: VecDeque<Fingerprint>,
 }
 
-const BOUND: usize = 2048;
+const BOUND: usize = 1024;
 
 impl Graves {
     pub(crate) fn add(&mut self, id: &RevisionId, contents: impl IntoIterator<Item = Fingerprint>) {

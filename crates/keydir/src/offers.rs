@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::name::RevisionId;
 use crate::publication::{Content, Files, Publication};
@@ -37,6 +38,18 @@ pub(crate) struct Made<T> {
     pub(crate) whole: Fingerprint,
     pub(crate) item: Arc<T>,
     pub(crate) pieces: Vec<Piece>,
+    /// When the view wants to combine again, whatever the pieces do.
+    pub(crate) moments: Vec<SystemTime>,
+}
+
+impl<T> Made<T> {
+    pub(crate) fn has_crl(&self) -> bool {
+        self.whole != self.content
+    }
+
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = Fingerprint> {
+        self.pieces.iter().map(|piece| piece.fingerprint)
+    }
 }
 
 #[cfg(test)]
@@ -47,6 +60,7 @@ impl<T> Made<T> {
             whole: content,
             item: Arc::new(item),
             pieces,
+            moments: Vec::new(),
         }
     }
 }
@@ -133,12 +147,14 @@ fn make<V: View>(
             "the parser of this use panicked on it; please report this",
         ))
     });
-    let made = parsed.map(|Parsed { item, pieces }| {
+    let made = parsed.map(|parsed| {
+        let Parsed { item, pieces, moments } = parsed;
         Arc::new(Made {
             content,
             whole,
             item: Arc::new(item),
             pieces,
+            moments,
         })
     });
     (made, Some(content))

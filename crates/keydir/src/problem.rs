@@ -104,6 +104,10 @@ fn meaning(code: &str) -> (Severity, &'static str) {
         "unmarked" => (Error, "mark one revision .primary"),
         "missing" => (Error, "publish a revision with all parts of the use"),
         "revoked" => (Error, "publish and mark another revision"),
+        "crl-gone" => (
+            Error,
+            "publish the current CRL with it; one that revokes nothing, if so it is meant",
+        ),
         "not-combined" => (Error, "see the message; the last set that could be combined goes on"),
         _ => (Error, "see the message"),
     }

@@ -3,7 +3,7 @@
 //!
 //! It knows neither files nor threads nor clocks. [`crate::live`] turns its outcome into keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,6 +11,7 @@ use crate::graves::Graves;
 use crate::name::RevisionId;
 use crate::offers::{Made, Offer, Offers};
 use crate::problem::Problem;
+use crate::secret::Fingerprint;
 use crate::standing::{Hold, NoPrimary};
 use crate::view::{Piece, Usage};
 
@@ -40,6 +41,8 @@ pub(crate) struct InForce<T> {
     /// when the id was revoked in between.
     pub(crate) derivation: u64,
     pub(crate) hold: Option<Hold>,
+    /// Former contents whose CRLs go on, since certificates of theirs stand here and no CRL part came with them.
+    pub(crate) crls: Vec<Arc<Made<T>>>,
 }
 
 /// What a check changed for a use.
@@ -171,6 +174,7 @@ impl<T> Check<'_, T> {
     /// Rules 1, 3, 4(b), 4(c) and 9: brings what is in force in line with what was read.
     fn read(&mut self, offers: Offers<T>) {
         self.state.mark_seen |= offers.values().any(|offer| offer.marked && offer.candidate);
+        let last_crls = self.with_crls();
         let mut fresh = Vec::new();
         for (id, offer) in &offers {
             if offer.revoked {
@@ -186,6 +190,7 @@ impl<T> Check<'_, T> {
         // All at once, since they are in order.
         self.state.in_force.append(&mut fresh.into_iter().collect());
         self.judge_absent(&offers);
+        self.keep_crls(&last_crls);
         // A mark on a held revision is a mark on a candidate.
         self.state.mark_seen |= offers
             .iter()
@@ -209,6 +214,7 @@ impl<T> Check<'_, T> {
                         made: Arc::clone(made),
                         derivation: self.state.next_derivation,
                         hold: None,
+                        crls: Vec::new(),
                     };
                     self.state.next_derivation += 1;
                     self.events.push(Event::Reused(id.clone()));
@@ -225,6 +231,7 @@ impl<T> Check<'_, T> {
                     made: Arc::clone(made),
                     derivation: kept.map_or(self.state.next_derivation, |kept| kept.derivation),
                     hold: None,
+                    crls: Vec::new(),
                 };
                 self.state.next_derivation += 1;
                 if self.state.graves.forget(id) {
@@ -255,6 +262,38 @@ impl<T> Check<'_, T> {
                 self.revoke(&id, Why::Absence);
             } else if let Some(entry) = self.state.in_force.get_mut(&id) {
                 entry.hold = Some(Hold::Gone);
+            }
+        }
+    }
+
+    /// What has a CRL, or goes on with that of a former content.
+    fn with_crls(&self) -> Vec<Arc<Made<T>>> {
+        let entries = self.state.in_force.values();
+        entries
+            .flat_map(|entry| entry.crls.iter().chain(Some(&entry.made).filter(|made| made.has_crl())))
+            .cloned()
+            .collect()
+    }
+
+    /// Rule 4: while the `crl` part is gone, the certificates that stay keep what they had last, under whatever id.
+    fn keep_crls(&mut self, last: &[Arc<Made<T>>]) {
+        if last.is_empty() {
+            return;
+        }
+        let in_force = self.state.in_force.values().filter(|entry| entry.made.has_crl());
+        let come_with_one: HashSet<Fingerprint> = in_force.flat_map(|entry| entry.made.certificates()).collect();
+        for entry in self.state.in_force.values_mut() {
+            entry.crls.clear();
+            if entry.made.has_crl() {
+                continue;
+            }
+            let stay: HashSet<_> = entry.made.certificates().collect();
+            let stay: HashSet<_> = stay.difference(&come_with_one).copied().collect();
+            for made in last {
+                let known = entry.crls.iter().any(|known| Arc::ptr_eq(known, made));
+                if !known && made.certificates().any(|certificate| stay.contains(&certificate)) {
+                    entry.crls.push(Arc::clone(made));
+                }
             }
         }
     }
@@ -396,6 +435,10 @@ impl<T> Check<'_, T> {
             } else if made.is_expired_at(self.now) {
                 problems.push(Problem::new("expired", id.as_str(), "its validity has ended"));
             }
+            if !entry.crls.is_empty() {
+                let message = "its part crl is gone: certificates that stay keep the last one";
+                problems.push(Problem::new("crl-gone", id.as_str(), message));
+            }
         }
         self.find_copies(&mut problems);
         for event in &self.state.notices {
@@ -466,7 +509,7 @@ impl<T> Check<'_, T> {
         }
     }
 
-    /// The next moment at which a piece begins or ends.
+    /// The next moment at which a piece begins or ends, or the view wants to look again.
     fn next(&self) -> Option<SystemTime> {
         let offered = self.state.offers.values().filter_map(|offer| offer.made.as_ref().ok());
         let in_force = self
@@ -474,19 +517,21 @@ impl<T> Check<'_, T> {
             .in_force
             .values()
             .chain(&self.state.kept)
-            .map(|entry| &entry.made);
+            .flat_map(|entry| std::iter::once(&entry.made).chain(&entry.crls));
         offered
             .chain(in_force)
-            .flat_map(|made| &made.pieces)
-            .flat_map(|piece| [Some(piece.not_before), piece.ends_at()])
-            .flatten()
+            .flat_map(|made| {
+                let pieces = made.pieces.iter();
+                let of_pieces = pieces.flat_map(|piece| [Some(piece.not_before), piece.ends_at()]);
+                of_pieces.flatten().chain(made.moments.iter().copied())
+            })
             .filter(|moment| *moment > self.now)
             .min()
     }
 }
 
 /// What two revisions must not have in common without somebody hearing of it: the content; of anchors, any certificate.
-fn contents<'a, T>(usage: &Usage, made: &'a Made<T>) -> impl Iterator<Item = crate::secret::Fingerprint> + use<'a, T> {
+fn contents<'a, T>(usage: &Usage, made: &'a Made<T>) -> impl Iterator<Item = Fingerprint> + use<'a, T> {
     let pieces = if usage.accepts { made.pieces.as_slice() } else { &[] };
     pieces.iter().map(|piece| piece.fingerprint).chain([made.content])
 }

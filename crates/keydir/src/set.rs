@@ -46,7 +46,7 @@ struct Inner<V: View> {
 impl<V: View> Set<V> {
     /// An empty set. `Err` if the view cannot even combine nothing.
     pub(crate) fn new(view: V, allow_empty: bool, now: SystemTime) -> Result<Self, Broken> {
-        let empty = Arc::new(combine(&view, &[], now)?);
+        let empty = Arc::new(combine(&view, &[], &[], now)?);
         let set = KeySet {
             keys: Vec::new(),
             states: Vec::new(),
@@ -375,7 +375,10 @@ impl<V: View> Set<V> {
             return Ok(Arc::clone(&last.whole));
         }
         let keys: Vec<_> = in_force.iter().map(|(id, entry)| (*id, &entry.made.item)).collect();
-        combine(&self.view, &keys, now).map(Arc::new)
+        let crls = in_force
+            .iter()
+            .flat_map(|(id, entry)| entry.crls.iter().map(|made| (*id, &made.item)));
+        combine(&self.view, &keys, &crls.collect::<Vec<_>>(), now).map(Arc::new)
     }
 }
 
@@ -385,8 +388,10 @@ fn lacks_nothing<T>(old: &Key<T>, new: &Made<T>) -> bool {
     !old.pieces().is_empty() && old.pieces().iter().all(|piece| has(piece.fingerprint))
 }
 
-fn combine<V: View>(view: &V, keys: &[(&RevisionId, &Arc<V::Item>)], now: SystemTime) -> Result<V::Whole, Broken> {
-    catch_unwind(AssertUnwindSafe(|| view.combine(&Candidates::new(keys, now))))
+type Items<'a, V> = [(&'a RevisionId, &'a Arc<<V as View>::Item>)];
+
+fn combine<V: View>(view: &V, keys: &Items<'_, V>, crls: &Items<'_, V>, now: SystemTime) -> Result<V::Whole, Broken> {
+    catch_unwind(AssertUnwindSafe(|| view.combine(&Candidates::new(keys, crls, now))))
         .unwrap_or_else(|_| Err(Broken::new("the view of this use panicked; please report this")))
 }
 

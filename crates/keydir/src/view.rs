@@ -44,7 +44,7 @@ pub trait View: Send + Sync + 'static {
     fn parse(&self, revision: &Revision<'_>) -> Result<Parsed<Self::Item>, Unusable>;
 
     /// Derives what belongs to all accepted revisions together; called again when the set changes, or when a
-    /// [`Piece`] begins or ends. If it fails, the last set that could be combined, less what was revoked, stays.
+    /// [`Piece`] begins or ends, or at [`Parsed::again_at`]. If it fails, the last set that could be combined, less what was revoked, stays.
     fn combine(&self, keys: &Candidates<'_, Self::Item>) -> Result<Self::Whole, Broken>;
 }
 
@@ -234,6 +234,7 @@ impl fmt::Debug for Revision<'_> {
 pub struct Parsed<T> {
     pub(crate) item: T,
     pub(crate) pieces: Vec<Piece>,
+    pub(crate) moments: Vec<SystemTime>,
 }
 
 impl<T> Parsed<T> {
@@ -242,6 +243,7 @@ impl<T> Parsed<T> {
         Self {
             item,
             pieces: Vec::new(),
+            moments: Vec::new(),
         }
     }
 
@@ -250,6 +252,7 @@ impl<T> Parsed<T> {
         Parsed {
             item: f(self.item),
             pieces: self.pieces,
+            moments: self.moments,
         }
     }
 
@@ -258,6 +261,14 @@ impl<T> Parsed<T> {
     #[must_use]
     pub fn piece(mut self, piece: Piece) -> Self {
         self.pieces.push(piece);
+        self
+    }
+
+    /// Has [`View::combine`] called again at this moment, for what has a date and is no piece: a CRL, which ends and
+    /// ends no certificate.
+    #[must_use]
+    pub fn again_at(mut self, moment: SystemTime) -> Self {
+        self.moments.push(moment);
         self
     }
 }
@@ -357,17 +368,28 @@ impl std::error::Error for Broken {}
 /// The accepted revisions that [`View::combine`] derives something from.
 pub struct Candidates<'a, T> {
     keys: &'a [(&'a RevisionId, &'a Arc<T>)],
+    crls: &'a [(&'a RevisionId, &'a Arc<T>)],
     now: SystemTime,
 }
 
 impl<'a, T> Candidates<'a, T> {
-    pub(crate) fn new(keys: &'a [(&'a RevisionId, &'a Arc<T>)], now: SystemTime) -> Self {
-        Self { keys, now }
+    pub(crate) fn new(
+        keys: &'a [(&'a RevisionId, &'a Arc<T>)],
+        crls: &'a [(&'a RevisionId, &'a Arc<T>)],
+        now: SystemTime,
+    ) -> Self {
+        Self { keys, crls, now }
     }
 
     /// The revisions in natural order, held ones included, revoked ones not.
     pub fn iter(&self) -> impl Iterator<Item = (&'a RevisionId, &'a Arc<T>)> {
         self.keys.iter().copied()
+    }
+
+    /// Former contents, with the revisions that go on with their CRLs: no `crl` part came with certificates that stood
+    /// in them too (convention, section 3, rule 4). Nothing else of them is in force.
+    pub fn kept_crls(&self) -> impl Iterator<Item = (&'a RevisionId, &'a Arc<T>)> {
+        self.crls.iter().copied()
     }
 
     /// The moment for which the set is combined; pieces outside their validity at it are to be left out.

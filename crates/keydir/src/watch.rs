@@ -116,7 +116,10 @@ fn start_notifier(table: &Arc<Mutex<Table>>, handler: &Handler) -> Option<Recomm
     let (table, handler) = (Arc::clone(table), Arc::clone(handler));
     let started = notify::recommended_watcher(move |event: notify::Result<Event>| {
         let happened = match event {
-            Ok(event) if event.need_rescan() => Happened::ToAny,
+            Ok(event) if event.need_rescan() => {
+                tracing::debug!("events were lost: every directory is looked at");
+                Happened::ToAny
+            }
             Ok(event) if matches!(event.kind, EventKind::Access(_)) => return,
             Ok(event) => {
                 let removed = matches!(

@@ -1,6 +1,9 @@
 //! `keydir check`: each kind of finding, the exit codes, the shape of its JSON.
 
-use rcgen::{CustomExtension, IsCa, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, CustomExtension, DnType,
+    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
+};
 use serde_json::Value;
 
 use crate::support::{Days, Run, Tree, VALID, ca, ca_with, key, keydir, leaf, secret};
@@ -274,6 +277,51 @@ fn dates() {
         "anchors",
         &["warning partly-expired anchors c1"],
     );
+}
+
+#[test]
+fn a_crl_that_is_broken_of_another_key_or_expired() {
+    let ca = || {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "mesh");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        CertifiedIssuer::self_signed(params, key).unwrap()
+    };
+    let (ours, other) = (ca(), ca());
+    let crl = |ca: &CertifiedIssuer<'_, KeyPair>, until| {
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(ca).unwrap().pem().unwrap()
+    };
+    let (good, expired, foreign) = (crl(&ours, 2090), crl(&ours, 2021), crl(&other, 2090));
+    let tree = Tree::new(&[("c1.crt", &ours.pem()), ("c1.crl", &good)]);
+    finds(&tree, "anchors", &[]);
+    tree.write("c1.crl", expired);
+    finds(&tree, "", &["error crl-expired anchors c1"]);
+    let run = keydir(&["check", tree.text()]);
+    run.says(
+        1,
+        &[
+            "its CRL of CN=mesh expired 2021-01-01T00:00:00Z",
+            "publish the current one",
+        ],
+    );
+    for (crl, says) in [
+        ("nothing", "no PEM block X509 CRL"),
+        (&*foreign, "not signed with the key"),
+    ] {
+        tree.write("c1.crl", crl);
+        let run = keydir(&["check", "--use", "anchors", tree.text()]);
+        run.says(1, &["unusable", says]);
+    }
 }
 
 #[test]

@@ -188,7 +188,7 @@ impl Rests {
     fn judge_peer(&self, admission: &Admission) -> Result<(), Ended> {
         let chain = self.chain.iter().map(AsRef::as_ref);
         let admitted = admission.admits(chain, admission.now()).map_err(|error| Ended::Peer {
-            ca: self.peer.get().map(|peer| peer.ca().clone()),
+            ca: self.peer.get().and_then(|peer| peer.ca().cloned()),
             error,
         })?;
         self.not_after.store(admitted.not_after, Ordering::Release);
@@ -196,8 +196,8 @@ impl Rests {
         let ca = &admitted.revision;
         self.peer.get_or_init(|| Peer::new(Arc::clone(&self.chain), ca.clone()));
         let counted = &mut *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        if !counted.over && counted.ca.as_ref().is_none_or(|(counted, _)| counted != ca) {
-            counted.ca = admission.hold(ca).map(|counted| (ca.clone(), counted));
+        if !counted.over && counted.ca.as_ref().map(|(counted, _)| counted) != ca.as_ref() {
+            counted.ca = ca.clone().and_then(|ca| Some((ca.clone(), admission.hold(&ca)?)));
         }
         Ok(())
     }

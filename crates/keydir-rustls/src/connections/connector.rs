@@ -17,12 +17,12 @@ use super::handshake::{GRACE, TIMEOUT, close, drive, owned};
 use super::stream::TlsStream;
 use super::table::Table;
 use crate::admission::Admission;
+use crate::anchor::Role;
 use crate::chosen::Chosen;
 use crate::config::ClientBuilder;
 use crate::error::BuildError;
 use crate::identity::Identity;
 use crate::identity_view::IdentityKey;
-use crate::trust::Role;
 
 /// rustls's own default.
 const SESSIONS: usize = 256;

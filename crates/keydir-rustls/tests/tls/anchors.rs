@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use keydir::{Dir, RevisionId};
 use keydir_rustls::{Identity, TrustAnchors, client_config, server_config};
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
-use rustls::pki_types::{AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm};
+use rustls::pki_types::CertificateDer;
 
+use crate::provider::counting;
 use crate::support::*;
 
 fn ders(leaf: &Leaf, above: &[&Ca]) -> Vec<CertificateDer<'static>> {
@@ -74,20 +75,17 @@ fn only_a_ca_is_an_anchor() {
 }
 
 #[test]
-fn crt_and_pem_are_both_taken_and_a_crl_keeps_a_revision_from_use() {
+fn crt_and_pem_are_both_taken() {
     let (c1, c2, c3) = (Ca::new("c1"), Ca::new("c2"), Ca::new("c3"));
     let dir = Dir::in_memory([
         ("r1.crt", c1.pem()),
         ("r1.pem", format!("two of them\n{}{}", c2.pem(), c3.pem())),
-        ("r2.crt", Ca::new("c4").pem()),
-        ("r2.crl", "anything".to_owned()),
     ]);
     let anchors = anchors_in(&dir);
     for ca in [&c1, &c2, &c3] {
         assert_eq!(client_of(&anchors, &ca.leaf("a"), &[]).unwrap(), "r1");
     }
     assert_eq!(anchors.live().load().whole().len(), 3);
-    assert!(codes(&anchors).contains("does not enforce CRLs"), "{}", codes(&anchors));
 }
 
 #[test]
@@ -207,37 +205,16 @@ fn a_chain_is_followed_through_whatever_else_was_sent() {
     assert!(error.contains("ChainTooLong(9)"), "{error}");
 }
 
-/// An algorithm that counts how often it is used.
-#[derive(Debug)]
-struct Counting(&'static dyn SignatureVerificationAlgorithm, &'static AtomicUsize);
-
-impl SignatureVerificationAlgorithm for Counting {
-    fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
-        self.1.fetch_add(1, Ordering::SeqCst);
-        self.0.verify_signature(key, message, signature)
-    }
-    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
-        self.0.public_key_alg_id()
-    }
-    fn signature_alg_id(&self) -> AlgorithmIdentifier {
-        self.0.signature_alg_id()
-    }
-}
-
 #[test]
 fn a_made_up_chain_costs_no_more_signatures_than_webpki_allows_it() {
     static CHECKS: AtomicUsize = AtomicUsize::new(0);
-    let mut provider = crate::provider::provider();
-    let algorithms = &mut provider.signature_verification_algorithms;
-    let counting = algorithms.all.iter().map(|algorithm| {
-        let counting: &'static Counting = Box::leak(Box::new(Counting(*algorithm, &CHECKS)));
-        counting as &dyn SignatureVerificationAlgorithm
-    });
-    algorithms.all = Box::leak(counting.collect());
-
+    let provider = counting(&CHECKS);
     let cas: Vec<_> = (0..20).map(|_| Ca::new("same")).collect();
     let files = cas.iter().enumerate().map(|(n, ca)| (format!("c{n}.crt"), ca.pem()));
-    let anchors = TrustAnchors::with_provider(&Dir::in_memory(files), Arc::new(provider)).unwrap();
+    let anchors = TrustAnchors::builder(&Dir::in_memory(files))
+        .with_provider(Arc::new(provider))
+        .build()
+        .unwrap();
     let impostor = Ca::new("same");
     let subs: Vec<_> = (0..8).map(|_| impostor.sub(ca_params("sub"))).collect();
     let above: Vec<_> = subs.iter().collect();
@@ -323,4 +300,62 @@ fn a_pin_is_exactly_one_certificate() {
         let error = TrustAnchors::pinned_in_dir(&Dir::in_memory(files)).unwrap_err();
         assert!(error.to_string().contains("exactly one certificate"), "{error}");
     }
+}
+
+/// How many signatures it costs to ask for a client once more, after each of several publications.
+#[test]
+fn what_was_verified_stands_as_long_as_its_anchor_and_the_crls_do() {
+    static CHECKS: AtomicUsize = AtomicUsize::new(0);
+    let [c1, c2, c3] = ["c1", "c2", "c3"].map(Ca::new);
+    let sub = c1.sub(ca_params("sub"));
+    let dir = ca_dir(&[("c1", &c1), ("c2", &c2)]);
+    let provider = Arc::new(counting(&CHECKS));
+    let anchors = TrustAnchors::builder(&dir).with_provider(provider).build().unwrap();
+    let (direct, below) = (c1.leaf("a"), sub.leaf("b"));
+    let costs = || {
+        [(&direct, &[][..]), (&below, &[&sub][..])].map(|(leaf, above)| {
+            CHECKS.store(0, Ordering::SeqCst);
+            let revision = client_of(&anchors, leaf, above);
+            (revision.unwrap_or_default(), CHECKS.load(Ordering::SeqCst))
+        })
+    };
+    let by = |revision: &str, direct, below| [(revision.to_owned(), direct), (revision.to_owned(), below)];
+    assert_eq!(costs(), by("c1", 1, 2));
+    assert_eq!(costs(), by("c1", 0, 0));
+
+    dir.publish(ca_files(&[("c1", &c1), ("c2", &c2), ("c3", &c3)])).unwrap();
+    assert_eq!(costs(), by("c1", 0, 0), "another CA has come");
+    dir.publish(ca_files(&[("c1", &c1), ("c3", &c3)])).unwrap();
+    assert_eq!(
+        costs(),
+        by("c1", 0, 2),
+        "one has gone, and might come back by an intermediate"
+    );
+    assert_eq!(costs(), by("c1", 0, 0));
+
+    let with_crl = |crl: String| {
+        let mut files = ca_files(&[("c1", &c1), ("c3", &c3)]);
+        files.push(("c1.crl".to_owned(), crl));
+        files
+    };
+    let crl = c1.crl(1, &[]);
+    dir.publish(with_crl(crl.clone())).unwrap();
+    assert_eq!(costs(), by("c1", 1, 2), "there is a CRL");
+    let mut files = with_crl(crl);
+    files.push(("c2.crt".to_owned(), c2.pem()));
+    dir.publish(files).unwrap();
+    assert_eq!(
+        costs(),
+        by("c1", 0, 2),
+        "the CRL is the same, one that was removed is back"
+    );
+    dir.publish(with_crl(c1.crl(2, &[&direct.der]))).unwrap();
+    assert_eq!(costs()[0].0, "", "it is revoked");
+    assert_eq!(costs()[1].0, "c1");
+
+    // Under another id it is another revision that vouches.
+    dir.publish(ca_files(&[("c4", &c1), ("c3", &c3)])).unwrap();
+    assert_eq!(costs()[1].0, "c4");
+    dir.publish(ca_files(&[("c3", &c3)])).unwrap();
+    assert_eq!(costs(), by("", 0, 0));
 }

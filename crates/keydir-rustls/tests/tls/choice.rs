@@ -167,7 +167,10 @@ fn a_peer_is_shown_a_key_whose_signatures_it_can_verify() {
         (&[S::RSA_PKCS1_SHA256, S::ECDSA_NISTP256_SHA256], "r2", &p256),
     ] {
         let own = identity_of(&all, primary);
-        let picky = TrustAnchors::with_provider(&cas, only(schemes)).unwrap();
+        let picky = TrustAnchors::builder(&cas)
+            .with_provider(only(schemes))
+            .build()
+            .unwrap();
         for way in WAYS {
             let case = format!("{schemes:?}, {primary}, {way:?}");
             let server = server_config(&own).no_client().versions(way.versions).build().unwrap();
@@ -201,7 +204,7 @@ fn pkcs1_is_no_reason_for_an_rsa_key_in_tls13() {
         ..(*picky).clone()
     };
     let [picky, plain12] =
-        [picky, Arc::new(plain12)].map(|provider| TrustAnchors::with_provider(&cas, provider).unwrap());
+        [picky, Arc::new(plain12)].map(|provider| TrustAnchors::builder(&cas).with_provider(provider).build().unwrap());
     let both = identity_of(&[("r1", &rsa), ("r2", &p256)], "r1");
     for (own, anchors, version, expected) in [
         (&both, &picky, &TLS13, Some(&p256)),

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use keydir::Dir;
-use keydir_rustls::{Identity, client_config, server_config};
+use keydir_rustls::{Identity, TrustAnchors, client_config, server_config};
 use rcgen::{KeyPair, RsaKeySize};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::PrivatePkcs8KeyDer;
 
 use crate::support::*;
 
@@ -74,11 +76,11 @@ fn a_validity_that_ends_before_it_begins_is_no_identity() {
 
 /// The key in the old form: what PKCS#8 wraps.
 fn old_form(key: &KeyPair, label: &str) -> String {
-    let der = key.serialize_der();
-    let content = octet_string(&der);
-    let mut pem = format!("-----BEGIN {label}-----\n");
-    pem += &base64(content);
-    pem + &format!("\n-----END {label}-----\n")
+    pem(label, octet_string(&key.serialize_der()))
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", base64(der))
 }
 
 fn octet_string(pkcs8: &[u8]) -> &[u8] {
@@ -141,6 +143,7 @@ fn every_kind_of_key_works_in_every_version() {
         (&p256, old_form(&p256, "EC PRIVATE KEY")),
         (&p256, parameters.to_owned() + &old_form(&p256, "EC PRIVATE KEY")),
         (&p384, p384.serialize_pem()),
+        (&p384, old_form(&p384, "EC PRIVATE KEY")),
         (&ed25519, ed25519.serialize_pem()),
     ] {
         let leaf = Leaf {
@@ -155,6 +158,57 @@ fn every_kind_of_key_works_in_every_version() {
             let end = connect(&Arc::new(client), &Arc::new(server));
             assert_eq!(end, End::Full, "{:?} {way:?}", key.algorithm());
         }
+    }
+}
+
+fn providers() -> Vec<Arc<CryptoProvider>> {
+    vec![
+        #[cfg(feature = "aws-lc-rs")]
+        Arc::new(rustls::crypto::aws_lc_rs::default_provider()),
+        #[cfg(feature = "ring")]
+        Arc::new(rustls::crypto::ring::default_provider()),
+    ]
+}
+
+#[test]
+fn a_key_of_a_curve_works_in_both_forms_with_each_provider() {
+    let root = Ca::new("root");
+    for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384] {
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let leaf = root.leaf_for(leaf_params(NAME), &key);
+        for pem in [key.serialize_pem(), old_form(&key, "EC PRIVATE KEY")] {
+            for provider in providers() {
+                let leaf = Leaf {
+                    key: pem.clone(),
+                    ..leaf.clone()
+                };
+                let dir = Dir::in_memory(leaf.files("r1"));
+                let identity = Identity::with_provider(&dir, Arc::clone(&provider)).unwrap();
+                let anchors = TrustAnchors::builder(&ca_dir(&[("c1", &root)]))
+                    .with_provider(provider)
+                    .build()
+                    .unwrap();
+                let server = server_config(&identity).require_client(&anchors).build();
+                let client = client_config(&anchors).identity(&identity).build();
+                let end = connect(&Arc::new(client.unwrap()), &Arc::new(server.unwrap()));
+                assert_eq!(end, End::Full, "{algorithm:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_with_rubbish_behind_it_is_what_the_provider_takes_it_for() {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let leaf = Ca::new("root").leaf_for(leaf_params(NAME), &key);
+    let der = [key.serialize_der(), b"rubbish".to_vec()].concat();
+    let pem = pem("PRIVATE KEY", &der);
+    for provider in providers() {
+        let key = PrivatePkcs8KeyDer::from(der.clone());
+        let taken = provider.key_provider.load_private_key(key.into()).is_ok();
+        let dir = Dir::in_memory([("r1.crt", leaf.crt.as_str()), ("r1.key", &pem)]);
+        let identity = Identity::with_provider(&dir, provider);
+        assert_eq!(identity.is_ok(), taken, "{identity:?}");
     }
 }
 

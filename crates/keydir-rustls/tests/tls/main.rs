@@ -12,12 +12,17 @@ mod choice;
 mod client;
 #[cfg(feature = "tokio")]
 mod connections;
+mod cross;
+mod fips;
 mod hints;
 mod identity;
 mod matrix;
 mod naive;
+#[cfg(feature = "platform-roots")]
+mod platform;
 mod presented;
 mod provider;
+mod revocation;
 mod sessions;
 mod straddle;
 mod support;

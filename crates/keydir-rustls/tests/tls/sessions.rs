@@ -171,7 +171,7 @@ fn a_provider_can_be_given() {
     let cas = ca_dir(&[("c1", &root)]);
     let provider = Arc::new(provider());
     let identity = Identity::with_provider(&own, Arc::clone(&provider)).unwrap();
-    let anchors = TrustAnchors::with_provider(&cas, provider).unwrap();
+    let anchors = TrustAnchors::builder(&cas).with_provider(provider).build().unwrap();
     let server = server_config(&identity).require_client(&anchors).build().unwrap();
     let client = client_config(&anchors).identity(&identity).build().unwrap();
     assert_eq!(connect(&Arc::new(client), &Arc::new(server)), End::Full);

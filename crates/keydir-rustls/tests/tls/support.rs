@@ -1,13 +1,14 @@
 //! CAs, leaves, directories, and one helper that performs a handshake.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, SystemTime};
 
 use keydir::{Clock, Dir};
 use keydir_rustls::{Identity, TrustAnchors, client_config, server_config};
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::version::{TLS12, TLS13};
@@ -35,7 +36,7 @@ pub(crate) fn ca_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;
     params
 }
@@ -109,6 +110,42 @@ impl Ca {
     pub(crate) fn pem(&self) -> String {
         self.certificate.pem()
     }
+
+    /// A CRL with this number that revokes these, from 2020 on and good for long.
+    pub(crate) fn crl(&self, number: u64, revoked: &[&CertificateDer<'_>]) -> String {
+        self.crl_with(crl_params(number, revoked))
+    }
+
+    pub(crate) fn crl_with(&self, params: CertificateRevocationListParams) -> String {
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+
+    /// Signs the key of another CA.
+    pub(crate) fn cross_sign(&self, params: CertificateParams, other: &Self) -> Certificate {
+        params.signed_by(other.issuer.key(), &self.issuer).unwrap()
+    }
+}
+
+pub(crate) fn crl_params(number: u64, certificates: &[&CertificateDer<'_>]) -> CertificateRevocationListParams {
+    let revoked = |der: &&CertificateDer<'_>| RevokedCertParams {
+        serial_number: serial(der),
+        revocation_time: date_time_ymd(2020, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    CertificateRevocationListParams {
+        this_update: date_time_ymd(2020, 1, 1),
+        next_update: date_time_ymd(2090, 1, 1),
+        crl_number: SerialNumber::from(number),
+        issuing_distribution_point: None,
+        revoked_certs: certificates.iter().map(revoked).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    }
+}
+
+fn serial(der: &CertificateDer<'_>) -> SerialNumber {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).unwrap();
+    SerialNumber::from_slice(certificate.raw_serial())
 }
 
 impl Leaf {
@@ -168,6 +205,51 @@ impl Clock for Hand {
     }
 }
 
+/// Whether an event was told whose fields hold all of these. Events of all tests are kept, so name something of your own.
+pub(crate) fn told(parts: &[&str]) -> usize {
+    let events = events().lock().unwrap();
+    let fits = |event: &&String| parts.iter().all(|part| event.contains(part));
+    events.iter().filter(fits).count()
+}
+
+/// Begins to keep events. Call it before what shall be told of.
+pub(crate) fn events() -> &'static Mutex<Vec<String>> {
+    static EVENTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    static LISTENING: Once = Once::new();
+    LISTENING.call_once(|| {
+        tracing::subscriber::set_global_default(Listener).unwrap();
+    });
+    &EVENTS
+}
+
+struct Listener;
+
+struct Fields(String);
+
+impl tracing::field::Visit for Fields {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0 += &format!("{field}={value:?} ");
+    }
+}
+
+impl tracing::Subscriber for Listener {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut fields = Fields(String::new());
+        event.record(&mut fields);
+        events().lock().unwrap().push(fields.0);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
 /// A TLS version and where the server's sessions are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Way {
@@ -208,9 +290,19 @@ pub(crate) struct Scene {
 impl Scene {
     /// Clients of two CAs are trusted.
     pub(crate) fn new() -> Self {
+        Self::with(Dir::in_memory)
+    }
+
+    /// Likewise; the server judges by this clock.
+    #[allow(dead_code, reason = "of those that share this file, only the proof about sessions needs it")]
+    pub(crate) fn at(clock: &Hand) -> Self {
+        Self::with(|files| Dir::in_memory_at(files, clock.clone()))
+    }
+
+    fn with(dir: impl FnOnce(Vec<(String, String)>) -> Dir) -> Self {
         let root = Ca::new("servers");
         let (c1, c2) = (Ca::new("clients 1"), Ca::new("clients 2"));
-        let cas = ca_dir(&[("c1", &c1), ("c2", &c2)]);
+        let cas = dir(ca_files(&[("c1", &c1), ("c2", &c2)]));
         Self {
             anchors: anchors_in(&cas),
             server_identity: identity(&root.leaf(NAME)),

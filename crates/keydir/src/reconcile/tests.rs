@@ -400,3 +400,135 @@ fn the_next_moment_is_the_first_begin_or_end_that_is_to_come() {
         assert_eq!(outcome.next, expected.map(at), "at {now}");
     }
 }
+
+/// Anchors of these certificates, with a CRL or without.
+fn anchors(certificates: &[u8], crl: Option<u8>) -> Arc<Made<u8>> {
+    let piece = |certificate| Piece {
+        fingerprint: Fingerprint::of(&[certificate]),
+        not_before: at(0),
+        not_after: at(1000),
+    };
+    let content = Fingerprint::of_all([b"anchors", certificates]);
+    let mut made = Made::for_tests(
+        content,
+        crl.unwrap_or_default(),
+        certificates.iter().copied().map(piece).collect(),
+    );
+    if let Some(crl) = crl {
+        made.whole = Fingerprint::of_all([b"anchors", certificates, &[crl]]);
+        made.moments.push(at(crl.into()));
+    }
+    Arc::new(made)
+}
+
+#[test]
+fn while_a_crl_is_gone_the_certificates_that_stay_keep_the_last() {
+    type Steps<'a> = &'a [&'a [(&'a str, &'a [u8], Option<u8>)]];
+    type Kept<'a> = &'a [(&'a str, &'a [u8])];
+    // Each step, and by revision the CRLs of former contents that go on after it.
+    let cases: [(&str, Steps<'_>, Kept<'_>); 11] = [
+        ("there", &[&[("r1", b"A", Some(7))]], &[]),
+        ("never there", &[&[("r1", b"A", None)], &[("r1", b"AB", None)]], &[]),
+        (
+            "gone",
+            &[&[("r1", b"A", Some(7))], &[("r1", b"A", None)]],
+            &[("r1", &[7])],
+        ),
+        (
+            "gone for long",
+            &[
+                &[("r1", b"A", Some(7))],
+                &[("r1", b"A", None)],
+                &[("r1", b"A", None), ("r2", b"B", None)],
+            ],
+            &[("r1", &[7])],
+        ),
+        (
+            "back",
+            &[
+                &[("r1", b"A", Some(7))],
+                &[("r1", b"A", None)],
+                &[("r1", b"A", Some(8))],
+            ],
+            &[],
+        ),
+        (
+            "gone with other content, in which a certificate stays",
+            &[&[("r1", b"AB", Some(7))], &[("r1", b"AC", None)]],
+            &[("r1", &[7])],
+        ),
+        (
+            "and again",
+            &[
+                &[("r1", b"AB", Some(7))],
+                &[("r1", b"AC", None)],
+                &[("r1", b"AD", None)],
+            ],
+            &[("r1", &[7])],
+        ),
+        (
+            "gone with all certificates",
+            &[&[("r1", b"AB", Some(7))], &[("r1", b"C", None)]],
+            &[],
+        ),
+        (
+            "gone with its revision, of which a certificate stays in another",
+            &[&[("r1", b"A", Some(7))], &[("r2", b"AB", None)]],
+            &[("r2", &[7])],
+        ),
+        (
+            "another revision has one for it",
+            &[
+                &[("r1", b"A", Some(7)), ("r2", b"A", Some(8))],
+                &[("r1", b"A", None), ("r2", b"A", Some(8))],
+            ],
+            &[],
+        ),
+        (
+            "two at once",
+            &[
+                &[("r1", b"A", Some(7)), ("r2", b"B", Some(8))],
+                &[("r3", b"AB", None), ("r4", b"C", Some(9))],
+            ],
+            &[("r3", &[7, 8])],
+        ),
+    ];
+    for (case, steps, expected) in cases {
+        let mut state = State::default();
+        let mut problems = Vec::new();
+        for step in steps {
+            let offer = |(id, certificates, crl): &(&str, &[u8], Option<u8>)| {
+                let made = anchors(certificates, *crl);
+                let offer = Offer {
+                    marked: false,
+                    revoked: false,
+                    named: true,
+                    candidate: true,
+                    content: Some(made.content),
+                    made: Ok(made),
+                };
+                (id.parse().unwrap(), offer)
+            };
+            let input = Input::New(step.iter().map(offer).collect());
+            let outcome = reconcile(&uses::ANCHORS, state, input, at(1));
+            // A fault changes nothing of it, and neither does time.
+            let outcome = reconcile(&uses::ANCHORS, outcome.state, Input::Unreadable, at(2));
+            let mut state_again = outcome.state;
+            let again = std::mem::take(&mut state_again.offers);
+            let outcome = reconcile(&uses::ANCHORS, state_again, Input::Again(again), at(3));
+            let crls = outcome.state.in_force.values().flat_map(|entry| &entry.crls);
+            let first = crls.map(|made| at((*made.item).into())).min();
+            assert!(first.is_none_or(|first| outcome.next <= Some(first)), "{case}");
+            state = outcome.state;
+            problems = outcome.problems;
+        }
+        let kept = state.in_force.iter().filter(|(_, entry)| !entry.crls.is_empty());
+        let items = |entry: &InForce<u8>| entry.crls.iter().map(|made| *made.item).collect::<Vec<_>>();
+        let kept: Vec<_> = kept.map(|(id, entry)| (id.as_str(), items(entry))).collect();
+        let expected: Vec<_> = expected.iter().map(|(id, crls)| (*id, crls.to_vec())).collect();
+        assert_eq!(kept, expected, "{case}");
+        let told = problems.iter().filter(|problem| problem.code == "crl-gone");
+        let told: Vec<_> = told.map(|problem| problem.subject.as_str()).collect();
+        assert_eq!(told, expected.iter().map(|(id, _)| *id).collect::<Vec<_>>(), "{case}");
+    }
+}
