@@ -4,7 +4,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use keydir::{Live, RevisionId, Use};
+use keydir::Live;
+#[cfg(feature = "tokio")]
+use keydir::{RevisionId, Use};
 use rustls::pki_types::UnixTime;
 use rustls::{CertificateError, Error};
 

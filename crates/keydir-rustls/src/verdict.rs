@@ -25,6 +25,7 @@ const MAX_CHAIN: usize = 16 * 1024;
 
 /// That an anchor vouches for a chain.
 #[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only connections look into it"))]
 pub(crate) struct Admitted {
     /// `None` for a root of the platform.
     pub(crate) revision: Option<RevisionId>,
@@ -121,7 +122,7 @@ impl Verdicts {
             return;
         };
         let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-        // What was said under another trust has to be asked again anyway: it goes first.
+        // What nobody has asked for since what is trusted changed goes first.
         if verdict.serial > shard.serial {
             shard.serial = verdict.serial;
             shard.grow_old();
