@@ -189,6 +189,11 @@ struct Mesh {
     _folder: tempfile::TempDir,
 }
 
+/// Names of one length: where a longer one makes rustls take twice the memory for a session, the whole store grows.
+fn new_ca(number: u64) -> Ca {
+    Ca::new(&format!("soak {number:08}"))
+}
+
 fn ca_file(number: u64, ca: &Ca) -> [(String, String); 1] {
     [(format!("c{number}.crt"), ca.pem())]
 }
@@ -210,7 +215,7 @@ impl Mesh {
         }
         .unwrap();
         let path = |name: &str| folder.path().join(name);
-        let ca = Ca::new("soak 0");
+        let ca = new_ca(0);
         let mut cas = Written::new(&path("cas"), ca_file(0, &ca));
         let mut leaves = SIDES.map(|side| Written::new(&path(side), leaf_files(0, ca.leaf(side), ".primary")));
         let sides = SIDES.map(|side| {
@@ -291,7 +296,7 @@ impl Mesh {
     fn rotate_ca(&mut self) {
         let old = self.cas.revision;
         self.cas.revision += 1;
-        self.ca = Ca::new(&format!("soak {}", self.cas.revision));
+        self.ca = new_ca(self.cas.revision);
         self.revoked.clear();
         self.cas.add(ca_file(self.cas.revision, &self.ca));
         self.cas.publish();

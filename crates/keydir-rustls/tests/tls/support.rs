@@ -294,7 +294,10 @@ impl Scene {
     }
 
     /// Likewise; the server judges by this clock.
-    #[allow(dead_code, reason = "of those that share this file, only the proof about sessions needs it")]
+    #[allow(
+        dead_code,
+        reason = "of those that share this file, only the proof about sessions needs it"
+    )]
     pub(crate) fn at(clock: &Hand) -> Self {
         Self::with(|files| Dir::in_memory_at(files, clock.clone()))
     }
