@@ -38,8 +38,12 @@ const SECONDS: Duration = Duration::from_secs(60);
 const PROOF: u64 = 10_000;
 /// How much memory may grow, in percent of what it was.
 const GROWTH: u64 = 5;
-/// After so many full handshakes, the servers' stores of sessions are full: 4,096 in each of four, with a margin.
+/// In a minute, the stores of sessions are not yet full.
+const GROWTH_HERE: u64 = 30;
+/// After so many full handshakes, these stores have most of what they will have.
 const WARM: u64 = 25_000;
+/// For the proof, of which these are handshakes before the first rotation.
+const WARM_PROOF: u64 = 200_000;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -413,6 +417,12 @@ fn nothing_fails_and_memory_does_not_grow_while_everything_rotates_at_random() {
         }
     }
 
+    // Under load alone at first, until what grows with load has grown: rustls's stores of sessions, and what malloc
+    // keeps between them.
+    let warm = if proving { WARM_PROOF } else { 0 };
+    while counts.full.load(SeqCst) < warm {
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let seed = 0x5eed_0001;
     let mut dice = Dice(seed);
     let begun = Instant::now();
@@ -461,9 +471,10 @@ fn nothing_fails_and_memory_does_not_grow_while_everything_rotates_at_random() {
     match early {
         Some((rotations, before)) => {
             println!("soak: {before} after {rotations} rotations");
-            let grown = after.heap * 100 > before.heap * (100 + GROWTH);
+            let allowed = if proving { GROWTH } else { GROWTH_HERE };
+            let grown = after.heap * 100 > before.heap * (100 + allowed);
             assert!(!grown, "memory has grown from {before} to {after}");
         }
-        None => assert!(!proving, "the sessions have not filled their stores"),
+        None => assert!(!proving, "the servers have not seen enough handshakes"),
     }
 }

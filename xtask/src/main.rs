@@ -35,7 +35,7 @@ usage: cargo xtask <chore>
   clippy   all targets, all features, warnings are errors
   docs     rustdoc with private items, warnings are errors
   deny     licences, bans and sources of dependencies; advisories if their database is in reach
-  bench    figures: load, latency, parse, poll, handshake; all without a name; --quick for a tenth
+  bench    figures: load, latency, parse, poll, idle, handshake; all without a name; --quick for a tenth
   prove    a proof at its full count: torn, rotation, sessions, soak, mutants, fuzz
 ";
 

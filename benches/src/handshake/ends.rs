@@ -80,7 +80,7 @@ impl Side {
                     Self::HotReload => super::peers::tls_hot_reload,
                     _ => super::peers::reloadable_resolver,
                 };
-                // One for all servers: it remembers nothing of a handshake, and each takes an inotify instance.
+                // One for all servers: it remembers nothing of a handshake.
                 let resolver = resolver(files.leaf("server", 0));
                 let plain = Plain::new(files, case, true);
                 Box::new(move |n| over(plain.configs(n, Some(resolver.clone()))))

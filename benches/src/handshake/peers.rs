@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -21,7 +23,16 @@ pub(super) fn tls_hot_reload([crt, key]: [PathBuf; 2]) -> Arc<dyn ResolvesServer
         default_provider().install_default().unwrap();
     }
     let [crt, key] = [crt, key].map(|path| path.to_str().unwrap().to_owned());
-    block_on(CertifiedKeyWatched::new(key, crt)).unwrap()
+    // Each takes one of the few inotify instances of the machine, which others use too.
+    let mut left = 60;
+    loop {
+        match block_on(CertifiedKeyWatched::new(&*key, &*crt)) {
+            Ok(resolver) => return resolver,
+            Err(error) => assert!(left > 0, "{error:?}"),
+        }
+        left -= 1;
+        thread::sleep(Duration::from_secs(1));
+    }
 }
 
 pub(super) fn reloadable_resolver([crt, key]: [PathBuf; 2]) -> Arc<dyn ResolvesServerCert> {

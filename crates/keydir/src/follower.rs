@@ -182,8 +182,10 @@ impl Follower {
         let (start, now) = (*START.get_or_init(Instant::now), Instant::now());
         let poll = self.settings.poll.as_millis().max(1);
         let since = now.saturating_duration_since(start).as_millis();
-        let until = poll - since % poll;
-        now + Duration::from_millis(u64::try_from(until).unwrap_or(u64::MAX))
+        // All directories of an interval are looked at together, at the very same instant.
+        let next = u64::try_from((since / poll + 1) * poll).ok();
+        let next = next.and_then(|next| start.checked_add(Duration::from_millis(next)));
+        next.unwrap_or(now + Duration::from_secs(u32::MAX.into()))
     }
 
     fn look_at_source(&self, look: Look, slots: &[Arc<dyn Slot>]) -> Seen {

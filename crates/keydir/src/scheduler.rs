@@ -165,7 +165,11 @@ impl Shared {
     }
 
     fn run(&self, tasks: impl IntoIterator<Item = Arc<dyn Scheduled>>) {
-        self.workers.submit(tasks.into_iter().map(|task| task as Arc<dyn Task>));
+        let mut tasks = tasks.into_iter().map(|task| task as Arc<dyn Task>).peekable();
+        if tasks.peek().is_none() {
+            return;
+        }
+        self.workers.submit(tasks);
         let mut timers = self.lock();
         if timers.inspect.is_none() {
             timers.inspect = Some(Instant::now() + STUCK);

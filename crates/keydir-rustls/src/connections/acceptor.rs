@@ -1,6 +1,7 @@
 //! The server's side of TLS connections.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +107,7 @@ impl Acceptor {
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let handshake = TlsAcceptor::from(Arc::clone(&self.config)).accept(io).into_fallible();
-        let (tls, chosen) = drive(handshake, self.timeout).await?;
+        let (tls, chosen) = drive(pin!(handshake), self.timeout).await?;
         let (_, session) = tls.get_ref();
         let chain = owned(session.peer_certificates());
         let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);

@@ -1,6 +1,7 @@
 //! The client's side of TLS connections.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -184,7 +185,8 @@ impl Connector {
     {
         let (epoch, _used) = self.used_epoch();
         let connector = TlsConnector::from(Arc::clone(&epoch.config));
-        let (tls, chosen) = drive(connector.connect(server, io).into_fallible(), self.timeout).await?;
+        let handshake = connector.connect(server, io).into_fallible();
+        let (tls, chosen) = drive(pin!(handshake), self.timeout).await?;
         let (_, session) = tls.get_ref();
         let chain = owned(session.peer_certificates());
         let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);

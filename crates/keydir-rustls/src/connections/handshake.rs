@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,10 +22,9 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// Performs a handshake. The key that it presents counts as used until the note is dropped.
 pub(super) async fn drive<T, IO: AsyncRead + AsyncWrite + Unpin>(
-    handshake: impl Future<Output = Result<T, (io::Error, IO)>>,
+    mut handshake: Pin<&mut impl Future<Output = Result<T, (io::Error, IO)>>>,
     limit: Duration,
 ) -> Result<(T, Chosen), HandshakeError> {
-    let mut handshake = pin!(handshake);
     let mut chosen = None;
     let noted = poll_fn(|context| noting(&mut chosen, || handshake.as_mut().poll(context)));
     match timeout(limit, noted).await {
@@ -44,7 +43,8 @@ async fn linger(mut io: impl AsyncRead + AsyncWrite + Unpin) {
     let drain = async {
         // Whoever does not listen any more misses nothing.
         let _ = io.shutdown().await;
-        let mut rest = [0; 1024];
+        // Small, since each handshake's future has room for it.
+        let mut rest = [0; 64];
         while matches!(io.read(&mut rest).await, Ok(1..)) {}
     };
     let _ = timeout(LINGER, drain).await;
