@@ -437,6 +437,13 @@ impl Publisher {
     }
 }
 
+impl Drop for Publisher {
+    /// To close it would not be enough: a child process has it open too, between its fork and its exec.
+    fn drop(&mut self) {
+        let _ = flock(&self.root, FlockOperation::Unlock);
+    }
+}
+
 impl fmt::Debug for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publisher")

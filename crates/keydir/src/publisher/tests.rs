@@ -145,3 +145,15 @@ fn killed_at_every_step_and_run_again_ends_the_same() {
     }
     assert!(killed > 15, "killed at {killed} steps only");
 }
+
+#[test]
+fn the_lock_goes_with_the_publisher_though_a_child_has_the_directory_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let publisher = Publisher::open(folder.path()).unwrap();
+    // What a fork does.
+    let of_the_child = rustix::io::dup(&publisher.root).unwrap();
+    assert!(Publisher::open(folder.path()).is_err_and(|error| error.is_locked()));
+    drop(publisher);
+    assert!(Publisher::open(folder.path()).is_ok());
+    drop(of_the_child);
+}
