@@ -185,7 +185,7 @@ impl Follower {
         // All directories of an interval are looked at together, at the very same instant.
         let next = u64::try_from((since / poll + 1) * poll).ok();
         let next = next.and_then(|next| start.checked_add(Duration::from_millis(next)));
-        next.unwrap_or(now + Duration::from_secs(u32::MAX.into()))
+        next.unwrap_or_else(|| now + Duration::from_secs(u32::MAX.into()))
     }
 
     fn look_at_source(&self, look: Look, slots: &[Arc<dyn Slot>]) -> Seen {
