@@ -56,6 +56,10 @@ pub enum HandshakeError {
     /// It took longer than allowed.
     TooSlow(Duration),
     /// What it rested on was revoked before it was done. The peer got a `close_notify`.
+    ///
+    /// Nothing was sent yet, so a client connects again, which goes by what is trusted now. That is no rare thing at the
+    /// end of a rotation: a session rests on the certificate of the handshake that it comes from, which the server may
+    /// have replaced long ago.
     Ended(Ended),
 }
 
