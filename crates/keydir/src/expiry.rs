@@ -19,8 +19,9 @@ fn warns_at(piece: &Piece) -> Option<SystemTime> {
 /// The keys whose end matters: all that are accepted, else the primary.
 fn that_matter<'a, V: View>(set: &'a KeySet<V>, view: &V) -> impl Iterator<Item = &'a Arc<Key<V::Item>>> {
     let accepts = view.usage().accepts;
-    set.iter()
-        .filter(move |key| accepts || set.state(key).is_some_and(|state| state.primary))
+    let all = accepts.then(|| set.iter()).into_iter().flatten();
+    let primary = set.primary().ok().filter(|_| !accepts);
+    all.chain(primary)
 }
 
 /// When the next certificate will have to be warned of.
@@ -39,8 +40,11 @@ pub(crate) fn due<'a, V: View>(
     view: &V,
 ) -> Vec<(&'a Arc<Key<V::Item>>, &'a Piece)> {
     let mattered = |key: &Key<V::Item>| {
-        let state = last.state(key);
-        state.is_some_and(|state| state.primary || view.usage().accepts)
+        let before = match view.usage().accepts {
+            true => last.get(key.id().as_str()),
+            false => last.primary().ok(),
+        };
+        before.is_some_and(|before| before.derivation == key.derivation)
     };
     let pieces = that_matter(set, view).flat_map(|key| key.pieces().iter().map(move |piece| (key, piece)));
     pieces
