@@ -14,8 +14,8 @@ use crate::anchor::next_number;
 use crate::certificate::step;
 use crate::subject;
 
-/// Keys of former CAs that are remembered; a directory that had more in one process forgets none of these.
-const MAX_REMOVED: usize = 16 * 1024;
+/// Keys of former CAs that are remembered, the latest among them.
+const MAX_REMOVED: usize = 1024;
 /// Certificates that were told of. Beyond that no more are.
 const MAX_TOLD: usize = 1024;
 
