@@ -471,8 +471,12 @@ fn nothing_fails_and_memory_does_not_grow_while_everything_rotates_at_random() {
     match early {
         Some((rotations, before)) => {
             println!("soak: {before} after {rotations} rotations");
-            let allowed = if proving { GROWTH } else { GROWTH_HERE };
-            let grown = after.heap * 100 > before.heap * (100 + allowed);
+            // In a minute the stores of sessions are not full yet, and what is resident says little.
+            let (before_kib, after_kib, allowed) = match proving {
+                true => (before.resident, after.resident, GROWTH),
+                false => (before.heap, after.heap, GROWTH_HERE),
+            };
+            let grown = after_kib * 100 > before_kib * (100 + allowed);
             assert!(!grown, "memory has grown from {before} to {after}");
         }
         None => assert!(!proving, "the servers have not seen enough handshakes"),
