@@ -26,7 +26,7 @@ pub use plain::{Answer, Connection, PlainClient, Version};
 pub use program::{End, Program, example, free_port, tool};
 pub use services::{Call, Serve};
 pub use tree::{Entry, Tree, without_read_override};
-pub use written::Written;
+pub use written::{Written, ca_file, folder_in_memory, leaf_files};
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use keydir::{Files, Live, Publisher, View};
 
+use crate::{Ca, Leaf};
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Returns when a consumer has the publication with this id.
@@ -53,6 +55,20 @@ impl Written {
         self.files.extend(files);
     }
 
+    /// Adds a leaf as the next revision; its number, and that of the one before.
+    pub fn stage(&mut self, leaf: Leaf) -> [u64; 2] {
+        let old = self.revision;
+        self.revision += 1;
+        self.add(leaf_files(self.revision, leaf, ""));
+        [old, self.revision]
+    }
+
+    /// Moves the mark from one leaf to another.
+    pub fn promote(&mut self, from: u64, to: u64) {
+        self.rename(&format!("r{from}.crt.primary"), &format!("r{from}.crt"));
+        self.rename(&format!("r{to}.crt"), &format!("r{to}.crt.primary"));
+    }
+
     /// Takes a revision out of the next publication.
     pub fn remove(&mut self, id: &str) {
         let before = self.files.len();
@@ -83,4 +99,28 @@ impl fmt::Debug for Written {
             .field("publications", &self.publications)
             .finish_non_exhaustive()
     }
+}
+
+/// The file of a CA.
+pub fn ca_file(number: u64, ca: &Ca) -> [(String, String); 1] {
+    [(format!("c{number}.crt"), ca.pem())]
+}
+
+/// The files of a leaf; `mark` is `.primary` or nothing.
+pub fn leaf_files(number: u64, leaf: Leaf, mark: &str) -> [(String, String); 2] {
+    [
+        (format!("r{number}.crt{mark}"), leaf.crt),
+        (format!("r{number}.key"), leaf.key),
+    ]
+}
+
+/// A folder in memory where there is such a place: the publisher syncs each file, and a disk would only make it slower.
+pub fn folder_in_memory() -> tempfile::TempDir {
+    let shm = Path::new("/dev/shm");
+    let folder = if shm.is_dir() {
+        tempfile::tempdir_in(shm)
+    } else {
+        tempfile::tempdir()
+    };
+    folder.unwrap()
 }

@@ -11,13 +11,12 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
 
-use keydir_integration::{Ca, Leaf, Written, eventually, free_port};
+use keydir_integration::{Ca, Written, ca_file, eventually, folder_in_memory, free_port, leaf_files};
 use keydir_rustls::rustls::client::Resumption;
 use keydir_rustls::rustls::version::{TLS12, TLS13};
 use keydir_rustls::rustls::{
@@ -140,17 +139,6 @@ impl Ends {
     }
 }
 
-fn ca_file(number: u64, ca: &Ca) -> [(String, String); 1] {
-    [(format!("c{number}.crt"), ca.pem())]
-}
-
-fn leaf_files(number: u64, leaf: Leaf, mark: &str) -> [(String, String); 2] {
-    [
-        (format!("r{number}.crt{mark}"), leaf.crt),
-        (format!("r{number}.key"), leaf.key),
-    ]
-}
-
 /// The directories of servers and clients whose leaves are of one CA.
 struct Mesh {
     ca: Ca,
@@ -166,14 +154,7 @@ struct Mesh {
 
 impl Mesh {
     fn new() -> Self {
-        // In memory where there is such a place: the publisher syncs each file, and a disk would only make it slower.
-        let shm = Path::new("/dev/shm");
-        let folder = if shm.is_dir() {
-            tempfile::tempdir_in(shm)
-        } else {
-            tempfile::tempdir()
-        }
-        .unwrap();
+        let folder = folder_in_memory();
         let path = |name: &str| folder.path().join(name);
         let ca = Ca::new("mesh 0");
         let mut cas = Written::new(&path("cas"), ca_file(0, &ca));
@@ -214,13 +195,9 @@ impl Mesh {
     /// In three publications: stage, promote, retire.
     fn rotate_leaf(&mut self, side: usize) {
         let leaf = self.ca.leaf(SIDES[side]);
-        let old = self.leaves[side].revision;
-        let new = old + 1;
-        self.leaves[side].revision = new;
-        self.leaves[side].add(leaf_files(new, leaf, ""));
+        let [old, new] = self.leaves[side].stage(leaf);
         self.publish_leaf(side);
-        self.leaves[side].rename(&format!("r{old}.crt.primary"), &format!("r{old}.crt"));
-        self.leaves[side].rename(&format!("r{new}.crt"), &format!("r{new}.crt.primary"));
+        self.leaves[side].promote(old, new);
         self.publish_leaf(side);
         self.leaves[side].remove(&format!("r{old}"));
         self.publish_leaf(side);

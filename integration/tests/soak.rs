@@ -12,14 +12,15 @@
 
 use std::alloc::System;
 use std::fmt::Display;
-use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cap::Cap;
-use keydir_integration::{Ca, Leaf, PlainClient, Version, Written, eventually, free_port};
+use keydir_integration::{
+    Ca, Leaf, PlainClient, Version, Written, ca_file, eventually, folder_in_memory, free_port, leaf_files,
+};
 use keydir_rustls::rustls::client::Resumption;
 use keydir_rustls::rustls::version::{TLS12, TLS13};
 use keydir_rustls::{
@@ -198,26 +199,9 @@ fn new_ca(number: u64) -> Ca {
     Ca::new(&format!("soak {number:08}"))
 }
 
-fn ca_file(number: u64, ca: &Ca) -> [(String, String); 1] {
-    [(format!("c{number}.crt"), ca.pem())]
-}
-
-fn leaf_files(number: u64, leaf: Leaf, mark: &str) -> [(String, String); 2] {
-    [
-        (format!("r{number}.crt{mark}"), leaf.crt),
-        (format!("r{number}.key"), leaf.key),
-    ]
-}
-
 impl Mesh {
     fn new() -> Self {
-        let shm = Path::new("/dev/shm");
-        let folder = if shm.is_dir() {
-            tempfile::tempdir_in(shm)
-        } else {
-            tempfile::tempdir()
-        }
-        .unwrap();
+        let folder = folder_in_memory();
         let path = |name: &str| folder.path().join(name);
         let ca = new_ca(0);
         let mut cas = Written::new(&path("cas"), ca_file(0, &ca));
@@ -246,20 +230,15 @@ impl Mesh {
     }
 
     fn mark(&mut self, side: usize, from: u64, to: u64) {
-        let leaves = &mut self.leaves[side];
-        leaves.rename(&format!("r{from}.crt.primary"), &format!("r{from}.crt"));
-        leaves.rename(&format!("r{to}.crt"), &format!("r{to}.crt.primary"));
-        leaves.publish();
+        self.leaves[side].promote(from, to);
+        self.leaves[side].publish();
     }
 
-    fn stage(&mut self, side: usize) -> (u64, u64) {
-        let old = self.leaves[side].revision;
-        let new = old + 1;
-        self.leaves[side].revision = new;
+    fn stage(&mut self, side: usize) -> [u64; 2] {
         let leaf = self.ca.leaf(SIDES[side]);
-        self.leaves[side].add(leaf_files(new, leaf, ""));
+        let numbers = self.leaves[side].stage(leaf);
         self.leaves[side].publish();
-        (old, new)
+        numbers
     }
 
     /// When nothing rests on it any more.
@@ -275,24 +254,19 @@ impl Mesh {
     }
 
     fn rotate_leaf(&mut self, side: usize) {
-        let (old, new) = self.stage(side);
+        let [old, new] = self.stage(side);
         self.mark(side, old, new);
         self.retire(side, old);
     }
 
     /// The new leaf is taken back, and comes again under another number.
     fn roll_back(&mut self, side: usize) {
-        let (old, new) = self.stage(side);
+        let [old, new] = self.stage(side);
         self.mark(side, old, new);
         self.mark(side, new, old);
         self.retire(side, new);
         // Ids are never used again.
-        let (id, next) = (format!("r{old}"), new + 1);
-        self.leaves[side].revision = next;
-        let leaf = self.ca.leaf(SIDES[side]);
-        self.leaves[side].add(leaf_files(next, leaf, ""));
-        self.leaves[side].publish();
-        assert!(id != format!("r{next}"));
+        let [_, next] = self.stage(side);
         self.mark(side, old, next);
         self.retire(side, old);
     }
