@@ -13,11 +13,12 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use crate::choice::{Named, Said, choose, may_stand_in};
+use crate::choice::{Said, choose, may_stand_in};
 use crate::chosen;
 use crate::error::OpenError;
 use crate::identity_view::{IdentityKey, IdentityView};
 use crate::provider::provider;
+use crate::traits::Named;
 
 /// The TLS identity of a server or a client: certificates and keys in a directory, of which the primary is presented.
 /// A peer that has said that it cannot verify the primary, by the names of its CAs or by its signature schemes, is

@@ -12,7 +12,7 @@ use webpki::EndEntityCert;
 use zeroize::Zeroize;
 
 use crate::certificate::Certificate;
-use crate::choice::Traits;
+use crate::traits::Traits;
 use crate::{ec, pem};
 
 /// Reads a directory as TLS identities. [`Identity`](crate::Identity) makes it.

@@ -31,6 +31,7 @@ mod resumption;
 mod revocation;
 mod session;
 mod subject;
+mod traits;
 mod trust;
 mod verdict;
 mod verifier;
