@@ -171,7 +171,8 @@ impl Server {
 }
 
 fn answer(connection: &Connection, request: &Request<Incoming>, about: &Bytes) -> Response<Full<Bytes>> {
-    let mut response = match (connection.stands(), connection.why()) {
+    let stands = connection.stands();
+    let mut response = match (stands, connection.why()) {
         // Nothing of it may begin any more; it may be tried on another connection (RFC 9110, 15.5.20).
         (false, Some(Ended::Peer { .. })) => {
             let mut response = Response::new(Full::default());
@@ -181,7 +182,7 @@ fn answer(connection: &Connection, request: &Request<Incoming>, about: &Bytes) -
         _ => describe(request, about),
     };
     // Whoever keeps a connection learns in time that there is something newer behind the next one.
-    if !connection.stands() || connection.is_superseded() {
+    if !stands || connection.is_superseded() {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }

@@ -17,7 +17,7 @@ pub(crate) enum Role {
     Server,
 }
 
-/// Another number each time, never 0.
+/// A greater number each time, never 0, so that what rests on something can be bound to it.
 pub(crate) fn next_number() -> u64 {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     NUMBER.fetch_add(1, Ordering::Relaxed)

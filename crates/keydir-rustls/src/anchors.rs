@@ -23,7 +23,7 @@ use crate::verifier::{Asks, ClientVerifier, ServerVerifier};
 use crate::view::{AnchorsView, Kind, Options};
 
 /// rustls's own default.
-const CLIENT_SESSIONS: usize = 256;
+pub(crate) const CLIENT_SESSIONS: usize = 256;
 
 /// Whom to trust: the CA certificates in a directory, all revisions together. Cheap to clone.
 ///

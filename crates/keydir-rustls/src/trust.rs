@@ -46,7 +46,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// `serial` is another for each; `losses` counts how often something that was trusted before no longer was.
+    /// `serial` is a greater one for each; `losses` counts how often something that was trusted before no longer was.
     pub(crate) fn new(serial: u64, losses: u64, revocations: Arc<Revocations>, removed: Removed) -> Self {
         Self {
             serial,

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -10,7 +9,7 @@ use keydir::{Broken, Candidates, Fingerprint, Parsed, Piece, Revision, Unusable,
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
-use crate::anchor::{Anchor, unsupported};
+use crate::anchor::{Anchor, next_number, unsupported};
 use crate::certificate::Certificate;
 use crate::crl::{Algorithms, Crl};
 use crate::cross::Removed;
@@ -165,7 +164,7 @@ impl AnchorsView {
         last.trusted = trusted;
         last.keys = keys;
         last.revocations = Arc::clone(&revocations);
-        Trust::new(next_serial(), last.losses, revocations, last.removed.clone())
+        Trust::new(next_number(), last.losses, revocations, last.removed.clone())
     }
 }
 
@@ -219,12 +218,6 @@ impl fmt::Debug for AnchorsView {
             .field("kind", &self.kind)
             .finish_non_exhaustive()
     }
-}
-
-/// A number for each [`Trust`] of the process, so that a verdict can be bound to the one it was made under.
-fn next_serial() -> u64 {
-    static SERIAL: AtomicU64 = AtomicU64::new(1);
-    SERIAL.fetch_add(1, Ordering::Relaxed)
 }
 
 fn anchors(

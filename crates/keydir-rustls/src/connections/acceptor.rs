@@ -5,12 +5,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::{HandshakeKind, ServerConfig};
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
 use super::ended::HandshakeError;
-use super::handshake::{GRACE, TIMEOUT, close, drive, owned};
+use super::handshake::{GRACE, TIMEOUT, drive};
 use super::stream::TlsStream;
 use super::table::Table;
 use crate::config::ServerBuilder;
@@ -108,18 +108,8 @@ impl Acceptor {
     {
         let handshake = TlsAcceptor::from(Arc::clone(&self.config)).accept(io).into_fallible();
         let (tls, chosen) = drive(pin!(handshake), self.timeout).await?;
-        let (_, session) = tls.get_ref();
-        let chain = owned(session.peer_certificates());
-        let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
-        let identities = chosen.iter().map(|(key, _)| Arc::clone(key)).collect();
-        let registered = self.table.register(identities, chain, resumed, self.grace);
-        match registered {
-            Ok(registered) => Ok(TlsStream::new(tls.into(), registered)),
-            Err(ended) => {
-                close(tls).await;
-                Err(HandshakeError::Ended(ended))
-            }
-        }
+        let identities = |_| chosen.iter().map(|(key, _)| Arc::clone(key)).collect();
+        TlsStream::register(tls.into(), &self.table, identities, self.grace).await
     }
 
     /// The config of every handshake.

@@ -7,26 +7,24 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use keydir::{Key, Use};
+use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, HandshakeKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use super::ended::HandshakeError;
-use super::handshake::{GRACE, TIMEOUT, close, drive, owned};
+use super::handshake::{GRACE, TIMEOUT, drive};
 use super::stream::TlsStream;
 use super::table::Table;
 use crate::admission::Admission;
 use crate::anchor::Role;
+use crate::anchors::CLIENT_SESSIONS;
 use crate::chosen::Chosen;
 use crate::config::ClientBuilder;
 use crate::error::BuildError;
 use crate::identity::Identity;
 use crate::identity_view::IdentityKey;
-
-/// rustls's own default.
-const SESSIONS: usize = 256;
 
 /// Opens TLS connections that know what they rest on: our identity, and whoever vouches for the server. Made by
 /// [`ClientBuilder::connector`](crate::ClientBuilder::connector). Cheap to clone; clones share sessions.
@@ -135,7 +133,7 @@ impl ClientBuilder {
     /// As [`build`](Self::build).
     pub fn connector_with(self, adjust: impl FnOnce(&mut ClientConfig)) -> Result<Connector, BuildError> {
         let mut config = self.clone().build()?;
-        config.resumption = Resumption::in_memory_sessions(SESSIONS);
+        config.resumption = Resumption::in_memory_sessions(CLIENT_SESSIONS);
         adjust(&mut config);
         let admission = self.anchors.admission(Role::Server);
         let identities = self.identity.iter().cloned().collect();
@@ -187,17 +185,8 @@ impl Connector {
         let connector = TlsConnector::from(Arc::clone(&epoch.config));
         let handshake = connector.connect(server, io).into_fallible();
         let (tls, chosen) = drive(pin!(handshake), self.timeout).await?;
-        let (_, session) = tls.get_ref();
-        let chain = owned(session.peer_certificates());
-        let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
-        let identities = epoch.identities(&chosen, resumed);
-        match self.shared.table.register(identities, chain, resumed, self.grace) {
-            Ok(registered) => Ok(TlsStream::new(tls.into(), registered)),
-            Err(ended) => {
-                close(tls).await;
-                Err(HandshakeError::Ended(ended))
-            }
-        }
+        let identities = |resumed| epoch.identities(&chosen, resumed);
+        TlsStream::register(tls.into(), &self.shared.table, identities, self.grace).await
     }
 
     /// The config of this moment, for hosts that make their own handshakes. It is right for ever, but once something

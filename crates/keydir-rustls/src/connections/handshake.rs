@@ -3,10 +3,8 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -53,9 +51,4 @@ async fn linger(mut io: impl AsyncRead + AsyncWrite + Unpin) {
 /// Tells the peer that the connection ends. rustls lets nobody send an alert that says more.
 pub(super) async fn close(mut tls: impl AsyncWrite + Unpin) {
     let _ = timeout(LINGER, tls.shutdown()).await;
-}
-
-pub(super) fn owned(chain: Option<&[CertificateDer<'_>]>) -> Arc<[CertificateDer<'static>]> {
-    let chain = chain.unwrap_or_default().iter();
-    chain.map(|der| der.clone().into_owned()).collect()
 }

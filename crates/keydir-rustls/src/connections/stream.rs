@@ -6,13 +6,17 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use rustls::CommonState;
+use keydir::Key;
+use rustls::{CommonState, HandshakeKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connection::{Connection, Rests};
-use super::ended::Ended;
-use super::table::Registered;
+use super::ended::{Ended, HandshakeError};
+use super::handshake::close;
+use super::table::{Registered, Table};
+use crate::identity_view::IdentityKey;
 
 /// A TLS connection, of a server or of a client.
 ///
@@ -26,16 +30,35 @@ pub struct TlsStream<IO> {
     writing: Cut,
 }
 
-impl<IO> TlsStream<IO> {
-    pub(super) fn new(tls: tokio_rustls::TlsStream<IO>, registered: Registered) -> Self {
-        Self {
-            tls,
-            registered,
-            reading: Cut::default(),
-            writing: Cut::default(),
+impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
+    /// The last step of a handshake of either side; `identities` are those that may have been presented, by whether a
+    /// session was resumed.
+    pub(super) async fn register(
+        tls: tokio_rustls::TlsStream<IO>,
+        table: &Arc<Table>,
+        identities: impl FnOnce(bool) -> Vec<Arc<Key<IdentityKey>>>,
+        grace: Duration,
+    ) -> Result<Self, HandshakeError> {
+        let (_, session) = tls.get_ref();
+        let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+        let chain = session.peer_certificates().unwrap_or_default().iter();
+        let chain = chain.map(|der| der.clone().into_owned()).collect();
+        match table.register(identities(resumed), chain, resumed, grace) {
+            Ok(registered) => Ok(Self {
+                tls,
+                registered,
+                reading: Cut::default(),
+                writing: Cut::default(),
+            }),
+            Err(ended) => {
+                close(tls).await;
+                Err(HandshakeError::Ended(ended))
+            }
         }
     }
+}
 
+impl<IO> TlsStream<IO> {
     /// What the connection rests on; to keep, clone it.
     pub fn connection(&self) -> &Connection {
         self.registered.connection()
