@@ -348,6 +348,31 @@ async fn a_connection_that_straddles_the_removal_is_refused_itself() {
     }
 }
 
+/// Its session rests on the leaf of the handshake that it comes from; the next handshake does not.
+#[tokio::test]
+async fn a_resumed_connection_that_straddles_the_removal_is_refused_and_the_next_is_a_full_one() {
+    for way in WAYS {
+        let scene = Scene::new();
+        let acceptor = acceptor(&scene, way);
+        let own = Dir::in_memory(scene.c1.leaf("client").files("r1"));
+        let builder = client_config(&scene.server_ca).identity(&Identity::in_dir(&own).unwrap());
+        let mut client = builder.versions(way.versions).build().unwrap();
+        client.max_fragment_size = Some(64);
+        // As any client does that knows nothing of keydir.
+        client.resumption = Resumption::in_memory_sessions(16);
+        let client = Arc::new(client);
+        assert_eq!(connect(&client, acceptor.config()), End::Full);
+        assert_eq!(connect(&client, acceptor.config()), End::Resumed);
+        own.publish(scene.c2.leaf("client").files("r2")).unwrap();
+        let refused = straddle(&client, async |io| acceptor.accept(io).await, || scene.remove_c1()).await;
+        let Err(HandshakeError::Ended(Ended::Peer { ca: None, .. })) = refused else {
+            panic!("{way:?}: {refused:?}");
+        };
+        assert_eq!(connect(&client, acceptor.config()), End::Full, "{way:?}");
+        assert_eq!(connect(&client, acceptor.config()), End::Resumed, "{way:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_connector_resumes_again_after_a_loss_and_after_a_new_identity() {
     for way in WAYS {
