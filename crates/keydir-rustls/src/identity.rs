@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use keydir::{Dir, Key, KeySet, Live, NoPrimary};
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
@@ -114,6 +114,18 @@ impl Identity {
         self.shared.presented.changes.load(Ordering::SeqCst)
     }
 
+    /// Begins a term whose end [`stands_since`](Self::stands_since) tells.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn begin(&self) -> u64 {
+        self.shared.presented.begin(self.primary().ok().as_ref())
+    }
+
+    /// Whether nothing was revoked that clients have presented, or may resume a session of, since that term began.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn stands_since(&self, begun: u64) -> bool {
+        self.shared.presented.lost() < begun
+    }
+
     /// How well what is presented fits the name that a client has asked for.
     fn named(&self, name: &str) -> Named {
         let set = self.shared.live.load();
@@ -132,6 +144,21 @@ struct Presented {
     /// Whether there are `others`, so that nobody takes the lock for nothing.
     any: AtomicBool,
     changes: AtomicU64,
+    /// All that was presented and not revoked since.
+    shown: ArcSwap<Vec<Arc<Shown>>>,
+    /// Locked while `shown` is replaced.
+    showing: Mutex<()>,
+    /// Counts the terms that were begun.
+    begun: AtomicU64,
+    /// The last term in which something was presented that was revoked.
+    lost: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Shown {
+    key: Arc<Key<IdentityKey>>,
+    /// The last term in which it was presented.
+    term: AtomicU64,
 }
 
 impl Presented {
@@ -173,6 +200,67 @@ impl Presented {
 
     fn others(&self) -> MutexGuard<'_, Vec<Weak<Key<IdentityKey>>>> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What may be resumed in the term that begins counts as presented in it: the primary, and what stood in for it.
+    #[cfg(feature = "tokio")]
+    fn begin(&self, primary: Option<&Arc<Key<IdentityKey>>>) -> u64 {
+        let term = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let others = self.others();
+        for shown in &**self.shown.load() {
+            let is_it = |key: &Arc<_>| Arc::ptr_eq(key, &shown.key);
+            let may_be_resumed =
+                primary.is_some_and(is_it) || others.iter().any(|key| Weak::as_ptr(key) == Arc::as_ptr(&shown.key));
+            if may_be_resumed {
+                shown.term.fetch_max(term, Ordering::SeqCst);
+            }
+        }
+        term
+    }
+
+    /// Before it is presented, so that nothing rests on a key that is not looked after.
+    fn show(&self, key: &Arc<Key<IdentityKey>>) {
+        let term = self.begun.load(Ordering::SeqCst);
+        match self.shown.load().iter().find(|shown| Arc::ptr_eq(&shown.key, key)) {
+            Some(shown) => {
+                if shown.term.load(Ordering::SeqCst) < term {
+                    shown.term.fetch_max(term, Ordering::SeqCst);
+                }
+            }
+            None => self.replace_shown(Some((key, term))),
+        }
+        if !key.stands() {
+            // It may have been dropped from the list before its term was noted.
+            self.lost.fetch_max(term, Ordering::SeqCst);
+        }
+    }
+
+    #[cfg(feature = "tokio")]
+    fn lost(&self) -> u64 {
+        if !self.shown.load().iter().all(|shown| shown.key.stands()) {
+            self.replace_shown(None);
+        }
+        self.lost.load(Ordering::SeqCst)
+    }
+
+    /// Drops what was revoked, which is noted before it is forgotten.
+    fn replace_shown(&self, add: Option<(&Arc<Key<IdentityKey>>, u64)>) {
+        let _showing = self.showing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Vec::clone(&self.shown.load());
+        next.retain(|shown| {
+            let stands = shown.key.stands();
+            if !stands {
+                self.lost.fetch_max(shown.term.load(Ordering::SeqCst), Ordering::SeqCst);
+            }
+            stands
+        });
+        if let Some((key, term)) = add {
+            next.push(Arc::new(Shown {
+                key: Arc::clone(key),
+                term: AtomicU64::new(term),
+            }));
+        }
+        self.shown.store(Arc::new(next));
     }
 }
 
@@ -221,6 +309,7 @@ impl ResolvesClientCert for ClientResolver {
             if !primary.is_some_and(|primary| Arc::ptr_eq(primary, key)) {
                 presented.other(set, key);
             }
+            presented.show(key);
             Some(key)
         })
     }

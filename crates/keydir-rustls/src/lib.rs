@@ -44,7 +44,7 @@ pub use anchors::TrustAnchors;
 pub use builder::AnchorsBuilder;
 pub use config::{ClientBuilder, ServerBuilder, ServerWithoutClients, client_config, server_config};
 #[cfg(feature = "tokio")]
-pub use connections::{Acceptor, Connection, Connector, Ended, HandshakeError, TlsStream};
+pub use connections::{Acceptor, Connection, Connector, Ended, HandshakeError, Term, TlsStream};
 pub use crl::Crl;
 #[cfg(feature = "platform-roots")]
 pub use error::NoPlatformRoots;

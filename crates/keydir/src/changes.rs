@@ -1,6 +1,7 @@
 //! Being told of swaps: a stream for async callers, a blocking call for threads.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -102,6 +103,19 @@ impl<V: View> Changes<V> {
                 return change;
             }
             listener.wait();
+        }
+    }
+
+    /// [`recv`](Self::recv) for async callers who have no use for a [`Stream`].
+    ///
+    /// # Cancel safety
+    /// What was not returned is told next time.
+    pub async fn changed(&mut self) -> Change<V> {
+        loop {
+            let change = poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await;
+            if let Some(change) = change {
+                return change;
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use super::stream::TlsStream;
 use super::table::Table;
 use crate::admission::Admission;
 use crate::anchor::Role;
-use crate::anchors::CLIENT_SESSIONS;
+use crate::anchors::{CLIENT_SESSIONS, TrustAnchors};
 use crate::chosen::Chosen;
 use crate::config::ClientBuilder;
 use crate::error::BuildError;
@@ -50,6 +50,13 @@ pub struct Connector {
     shared: Arc<Shared>,
     timeout: Duration,
     grace: Duration,
+}
+
+/// The term of a pool; see [`Connector::begin`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term {
+    losses: u64,
+    begun: u64,
 }
 
 struct Shared {
@@ -193,6 +200,35 @@ impl Connector {
     /// is revoked, or the identity changes, it resumes no sessions any more, and this gives another.
     pub fn config(&self) -> Arc<ClientConfig> {
         Arc::clone(&self.epoch().config)
+    }
+
+    /// Begins the term of a pool: connections that are made in it may be used for new requests for as long as it
+    /// [stands](Self::stands).
+    pub fn begin(&self) -> Term {
+        Term {
+            losses: self.shared.admission.losses(),
+            begun: self.identity().map_or(0, Identity::begin),
+        }
+    }
+
+    /// Whether nothing that is trusted, and nothing that was presented in this term, was revoked since it began: exact
+    /// from the moment of loading, and a few atomic loads as long as nothing is revoked. What has ended stays so.
+    ///
+    /// That the validity of a server's certificate has ended, or that a rule of the application refuses it now, only its
+    /// [`Connection`](crate::Connection) knows.
+    pub fn stands(&self, term: Term) -> bool {
+        let shown = self.identity().is_none_or(|identity| identity.stands_since(term.begun));
+        shown && self.shared.admission.losses() == term.losses
+    }
+
+    /// The identity that servers are shown.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.shared.wanted.identity.as_ref()
+    }
+
+    /// Whom it trusts.
+    pub fn anchors(&self) -> &TrustAnchors {
+        &self.shared.wanted.anchors
     }
 
     /// How many connections are alive.

@@ -10,6 +10,6 @@ mod table;
 
 pub use acceptor::Acceptor;
 pub use connection::Connection;
-pub use connector::Connector;
+pub use connector::{Connector, Term};
 pub use ended::{Ended, HandshakeError};
 pub use stream::TlsStream;

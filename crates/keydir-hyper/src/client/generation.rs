@@ -1,0 +1,72 @@
+//! A time in which nothing was revoked: what was connected in it may be used for as long as it stands.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use keydir_rustls::rustls::ClientConfig;
+use keydir_rustls::{Connector, Term};
+use tokio::sync::Notify;
+
+use super::connector::{HttpsConnector, Transport};
+
+/// A time in which nothing that a client trusts, or has presented, was revoked. Whatever keeps connections belongs to
+/// one: it stands until something is revoked, and is replaced then ([`Swap`](crate::Swap)). Cheap to clone.
+#[derive(Clone)]
+pub struct Generation(Arc<Shared>);
+
+struct Shared {
+    connector: Connector,
+    term: Term,
+    /// Something that is known to connections only has come to its end.
+    spoiled: AtomicBool,
+    wake: Arc<Notify>,
+}
+
+impl Generation {
+    /// Begins before anything is connected in it. `wake` is told when it is over before its time.
+    pub(crate) fn begin(connector: &Connector, wake: &Arc<Notify>) -> Self {
+        Self(Arc::new(Shared {
+            term: connector.begin(),
+            connector: connector.clone(),
+            spoiled: AtomicBool::new(false),
+            wake: Arc::clone(wake),
+        }))
+    }
+
+    /// Whether nothing was revoked since it began: a few atomic loads, exact from the moment of loading. Once it is
+    /// `false` it stays so.
+    pub fn stands(&self) -> bool {
+        !self.0.spoiled.load(Ordering::Acquire) && self.0.connector.stands(self.0.term)
+    }
+
+    /// What connects in it.
+    pub fn connector(&self) -> &Connector {
+        &self.0.connector
+    }
+
+    /// The connector's config, for hosts that make their own handshakes, such as reqwest.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.0.connector.config()
+    }
+
+    /// A connector for hosts that take a tower service of URIs, such as hyper-util and tonic. It goes over `http`, such
+    /// as hyper-util's `HttpConnector`, of which `enforce_http` must be off.
+    pub fn https<H: Transport>(&self, http: H) -> HttpsConnector<H> {
+        HttpsConnector::new(self.clone(), http)
+    }
+
+    /// Ends it: a connection of it has learnt that it may not go on.
+    pub(crate) fn spoil(&self) {
+        self.0.spoiled.store(true, Ordering::Release);
+        self.0.wake.notify_one();
+    }
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generation")
+            .field("stands", &self.stands())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,12 @@
+//! The client's pool against a server that is none of ours, and the naive way beside it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that fails shall panic"
+)]
+
+mod pool;
+mod rotation;
+mod support;
