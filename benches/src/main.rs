@@ -9,6 +9,7 @@
 
 mod callgrind;
 mod handshake;
+mod http;
 mod idle;
 mod kubelet;
 mod latency;
@@ -32,6 +33,7 @@ usage: keydir-benches <name> [--quick]
   poll       system calls of a poll that finds nothing new
   idle       what many directories cost in which nothing happens
   handshake  TLS 1.3, full and resumed, beside a static rustls config
+  http       requests through our client and layers, beside plain hyper-util and tower
 
 --quick does a tenth of the work.
 ";
@@ -67,9 +69,11 @@ fn main() -> ExitCode {
         ["poll"] => poll::bench(work),
         ["idle"] => idle::bench(work),
         ["handshake"] => handshake::bench(work),
+        ["http"] => http::bench(work),
         // What runs inside valgrind or strace, or is watched from outside.
         ["inside", "load", rest @ ..] => load::inside(rest),
         ["inside", "handshake", rest @ ..] => handshake::inside(rest),
+        ["inside", "http", rest @ ..] => http::inside(rest),
         ["inside", "poll", rest @ ..] => poll::inside(rest),
         ["inside", "idle", rest @ ..] => idle::inside(rest),
         _ => {

@@ -36,7 +36,8 @@ impl Ca {
 
     /// Good for both ends.
     pub(crate) fn leaf(&self, name: &str) -> Leaf {
-        let mut params = CertificateParams::new([DOMAIN.to_owned(), format!("*.{DOMAIN}")]).unwrap();
+        let mut params =
+            CertificateParams::new([DOMAIN.to_owned(), format!("*.{DOMAIN}"), "127.0.0.1".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

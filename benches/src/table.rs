@@ -19,7 +19,7 @@ impl Table {
 
     pub(crate) fn ratio(&mut self, measure: &str, ours: String, beside: String, ratio: f64, goal: Goal) {
         let verdict = goal.map_or("", |goal| if ratio <= goal { "met" } else { "missed" });
-        let goal = goal.map(|goal| format!("<= {goal}")).unwrap_or_default();
+        let goal = goal_text(goal);
         let cells = [measure, &ours, &beside, &ratio_text(ratio), &goal, verdict];
         self.rows.push(cells.map(str::to_owned));
     }
@@ -27,7 +27,7 @@ impl Table {
     /// A figure that is not to be more than `goal`.
     pub(crate) fn count(&mut self, measure: &str, ours: f64, beside: Option<f64>, goal: Goal) {
         let verdict = goal.map_or("", |goal| if ours <= goal { "met" } else { "missed" });
-        let goal = goal.map(|goal| format!("<= {goal}")).unwrap_or_default();
+        let goal = goal_text(goal);
         let beside = beside.map(number).unwrap_or_default();
         let cells = [measure, &number(ours), &beside, "", &goal, verdict];
         self.rows.push(cells.map(str::to_owned));
@@ -55,6 +55,11 @@ impl Table {
             }
         }
     }
+}
+
+fn goal_text(goal: Goal) -> String {
+    let text = goal.map(|goal| format!("<= {goal:.4}")).unwrap_or_default();
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn ratio_text(ratio: f64) -> String {
@@ -110,5 +115,9 @@ mod tests {
         assert_eq!(time(Duration::from_millis(50)), "50.0 ms");
         assert_eq!(ratio_text(1.00193), "1.0019");
         assert_eq!(ratio_text(1.5), "1.50");
+        assert_eq!(
+            [Some(1.0 / 0.98), Some(1.1), Some(1.0), None].map(goal_text),
+            ["<= 1.0204", "<= 1.1", "<= 1", ""]
+        );
     }
 }

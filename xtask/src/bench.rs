@@ -4,7 +4,7 @@
 use crate::{Outcome, run, tools};
 
 /// In the order in which they run; each prints one table.
-const BENCHES: &[&str] = &["load", "latency", "parse", "poll", "idle", "handshake"];
+const BENCHES: &[&str] = &["load", "latency", "parse", "poll", "idle", "handshake", "http"];
 
 pub(crate) const USAGE: &str = "\
 usage: cargo xtask bench [<name>] [--quick]
@@ -15,6 +15,7 @@ usage: cargo xtask bench [<name>] [--quick]
   poll       P6: system calls of a poll that finds nothing new (needs strace)
   idle       P7: 1,000 directories in which nothing happens (needs strace; 13 minutes)
   handshake  P2, P3: TLS handshakes, beside a static rustls config (needs valgrind)
+  http       P8: requests through our client and layers, beside plain hyper-util and tower (needs valgrind)
 
 Without a name, all of them. --quick does a tenth of the work, to see that they run.
 ";

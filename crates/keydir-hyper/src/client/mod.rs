@@ -206,12 +206,12 @@ where
     H: Transport,
 {
     /// Sends a request to its URI, which must be absolute.
-    pub fn request(&self, request: Request<B>) -> ResponseFuture {
-        ResponseFuture::new(self.swap.clone(), self.retry, request)
+    pub fn request(&self, request: Request<B>) -> ResponseFuture<B, H> {
+        ResponseFuture::new(&self.swap, self.retry, request)
     }
 
     /// Gets a URI.
-    pub fn get(&self, uri: Uri) -> ResponseFuture
+    pub fn get(&self, uri: Uri) -> ResponseFuture<B, H>
     where
         B: Default,
     {
@@ -235,13 +235,13 @@ where
 {
     type Response = Response<Incoming>;
     type Error = Error;
-    type Future = ResponseFuture;
+    type Future = ResponseFuture<B, H>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> ResponseFuture {
+    fn call(&mut self, request: Request<B>) -> ResponseFuture<B, H> {
         self.request(request)
     }
 }

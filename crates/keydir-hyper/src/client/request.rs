@@ -5,12 +5,13 @@ use std::fmt;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Error;
+use tower_service::Service;
 
 use super::connector::Transport;
 use super::pools::Pools;
@@ -39,45 +40,66 @@ pub enum Retry {
 }
 
 /// The answer to a request of a [`Client`](crate::Client).
-pub struct ResponseFuture(Pin<Box<dyn Future<Output = Result<Response<Incoming>, Error>> + Send>>);
+pub struct ResponseFuture<B, H: Service<Uri>> {
+    answer: hyper_util::client::legacy::ResponseFuture,
+    again: Option<Again<B, H>>,
+}
 
-impl ResponseFuture {
-    pub(super) fn new<B, H>(swap: Swap<Pools<B, H>>, retry: Retry, request: Request<B>) -> Self
-    where
-        B: Body<Data: Send, Error: Into<BoxError>> + Replay + Send + Unpin + 'static,
-        H: Transport,
-    {
-        let idempotent = request.method().is_idempotent();
-        let mut spare = match retry {
-            Retry::Off => None,
-            Retry::Idempotent if !idempotent => None,
-            Retry::Idempotent | Retry::Refused => replay(&request),
+/// The same request, to be sent if the answer is a failure.
+struct Again<B, H: Service<Uri>> {
+    swap: Swap<Pools<B, H>>,
+    request: Request<B>,
+    times: usize,
+}
+
+impl<B, H> ResponseFuture<B, H>
+where
+    B: Body<Data: Send, Error: Into<BoxError>> + Replay + Send + Unpin + 'static,
+    H: Transport,
+{
+    pub(super) fn new(swap: &Swap<Pools<B, H>>, retry: Retry, request: Request<B>) -> Self {
+        let may_retry = match retry {
+            Retry::Off => false,
+            Retry::Idempotent => request.method().is_idempotent(),
+            Retry::Refused => true,
         };
-        let first = pools(&swap).request(request);
-        Self(Box::pin(async move {
-            let mut answer = first.await;
-            for _ in 0..AGAIN {
-                let Err(error) = &answer else { break };
-                let failed = Failed::by(error);
-                if !(failed.refused || failed.broken && idempotent) {
-                    break;
-                }
-                let Some(request) = spare else { break };
-                tracing::debug!(%error, method = %request.method(), "the request is sent again");
-                spare = replay(&request);
-                answer = pools(&swap).request(request).await;
-            }
-            answer
-        }))
+        let spare = may_retry.then(|| replay(&request)).flatten();
+        Self {
+            again: spare.map(|request| Again {
+                swap: swap.clone(),
+                request,
+                times: AGAIN,
+            }),
+            answer: send(swap, request),
+        }
+    }
+
+    /// Sends the request again, if that is safe after this failure.
+    fn send_again(&mut self, error: &Error) -> bool {
+        let Some(again) = self.again.take() else { return false };
+        let failed = Failed::by(error);
+        if !(failed.refused || failed.broken && again.request.method().is_idempotent()) {
+            return false;
+        }
+        tracing::debug!(%error, method = %again.request.method(), "the request is sent again");
+        let spare = (again.times > 1).then(|| replay(&again.request)).flatten();
+        self.answer = send(&again.swap, again.request);
+        self.again = spare.map(|request| Again {
+            swap: again.swap,
+            request,
+            times: again.times - 1,
+        });
+        true
     }
 }
 
-fn pools<B, H: Transport>(swap: &Swap<Pools<B, H>>) -> Pools<B, H>
+fn send<B, H>(swap: &Swap<Pools<B, H>>, request: Request<B>) -> hyper_util::client::legacy::ResponseFuture
 where
-    B: Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+    H: Transport,
 {
-    let Ok(pools) = swap.current();
-    pools
+    let Ok(answer) = swap.with(|pools| pools.request(request));
+    answer
 }
 
 /// The same request, with a body that begins anew.
@@ -135,15 +157,29 @@ fn broke(error: &std::io::Error) -> bool {
     )
 }
 
-impl Future for ResponseFuture {
+impl<B, H> Future for ResponseFuture<B, H>
+where
+    B: Body<Data: Send, Error: Into<BoxError>> + Replay + Send + Unpin + 'static,
+    H: Transport,
+{
     type Output = Result<Response<Incoming>, Error>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.0.as_mut().poll(context)
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            let answer = ready!(Pin::new(&mut this.answer).poll(context));
+            match &answer {
+                Err(error) if this.send_again(error) => {}
+                _ => return Poll::Ready(answer),
+            }
+        }
     }
 }
 
-impl fmt::Debug for ResponseFuture {
+/// Nothing in it is pinned.
+impl<B, H: Service<Uri>> Unpin for ResponseFuture<B, H> {}
+
+impl<B, H: Service<Uri>> fmt::Debug for ResponseFuture<B, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -37,15 +37,26 @@ enum Kind<IO> {
 struct Watch {
     generation: Generation,
     ended: Option<Pin<Box<dyn Future<Output = Ended> + Send>>>,
+    /// Who is woken by it, to ask no oftener than needed.
+    waker: Option<Waker>,
 }
 
 impl Watch {
-    fn poll(&mut self, context: &mut Context<'_>) {
-        if let Some(ended) = &mut self.ended
-            && ended.as_mut().poll(context).is_ready()
-        {
-            self.ended = None;
-            self.generation.spoil();
+    fn poll(&mut self, connection: &keydir_rustls::Connection, context: &mut Context<'_>) {
+        let Some(ended) = &mut self.ended else { return };
+        let waits = self
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(context.waker()));
+        if waits && connection.why().is_none() {
+            return;
+        }
+        match ended.as_mut().poll(context) {
+            Poll::Ready(_) => {
+                self.ended = None;
+                self.generation.spoil();
+            }
+            Poll::Pending => self.waker = Some(context.waker().clone()),
         }
     }
 }
@@ -62,6 +73,7 @@ impl<IO> HttpsStream<IO> {
             watch: Watch {
                 generation,
                 ended: Some(Box::pin(ended)),
+                waker: None,
             },
             _alive: alive,
         })
@@ -105,7 +117,7 @@ impl<IO: Read + Write + Unpin> Read for HttpsStream<IO> {
         match &mut self.get_mut().0 {
             Kind::Plain(io) => Pin::new(io).poll_read(context, buffer),
             Kind::Tls { io, watch, .. } => {
-                watch.poll(context);
+                watch.poll(io.inner().connection(), context);
                 Pin::new(&mut **io).poll_read(context, buffer)
             }
         }

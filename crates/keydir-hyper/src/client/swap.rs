@@ -137,7 +137,12 @@ where
     /// # Errors
     /// If another has to be made, and that fails.
     pub fn current(&self) -> Result<S, E> {
-        self.shared.service()
+        self.with(S::clone)
+    }
+
+    /// For a short look at the client of this moment.
+    pub(super) fn with<T>(&self, f: impl FnOnce(&S) -> T) -> Result<T, E> {
+        self.shared.with(f)
     }
 }
 
@@ -164,12 +169,12 @@ impl<S> Current<S> {
     }
 }
 
-impl<S: Clone, E> Shared<S, E> {
-    pub(super) fn service(&self) -> Result<S, E> {
+impl<S, E> Shared<S, E> {
+    fn with<T>(&self, f: impl FnOnce(&S) -> T) -> Result<T, E> {
         let current = self.current.load();
         match current.generation.stands() {
-            true => Ok(current.service.clone()),
-            false => Ok(self.renewed()?.service.clone()),
+            true => Ok(f(&current.service)),
+            false => Ok(f(&self.renewed()?.service)),
         }
     }
 
@@ -241,7 +246,7 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        match self.shared.service() {
+        match self.current() {
             Ok(service) => Oneshot::new(service, request),
             Err(error) => Oneshot::failed(error.into()),
         }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use keydir::Key;
@@ -78,14 +78,26 @@ impl<IO> fmt::Debug for TlsStream<IO> {
 
 /// The end of the grace, waited for where the stream itself has nothing to say.
 #[derive(Default)]
-struct Cut(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
+struct Cut {
+    wait: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
+    /// Who is woken by it, to ask no oftener than needed.
+    waker: Option<Waker>,
+}
 
 impl Cut {
     fn poll(&mut self, rests: &Arc<Rests>, context: &mut Context<'_>) -> Poll<()> {
-        let wait = self.0.get_or_insert_with(|| {
+        let waits = self
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(context.waker()));
+        if waits && !rests.has_ended() {
+            return Poll::Pending;
+        }
+        let wait = self.wait.get_or_insert_with(|| {
             let rests = Arc::clone(rests);
             Box::pin(async move { rests.wait_until_cut().await })
         });
+        self.waker = Some(context.waker().clone());
         wait.as_mut().poll(context)
     }
 }

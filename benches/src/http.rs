@@ -1,0 +1,24 @@
+//! P8: requests through keydir's client and layers, beside plain hyper-util and tower. What is counted is in one thread,
+//! over pipes in memory, so that there is nothing else; what is timed goes over TCP.
+
+mod layers;
+mod requests;
+
+use crate::Work;
+use crate::table::Table;
+
+pub(crate) fn bench(work: Work) {
+    let mut table = Table::new();
+    requests::bench(work, &mut table);
+    layers::bench(work, &mut table);
+    table.print();
+}
+
+/// What runs inside callgrind.
+pub(crate) fn inside(arguments: &[&str]) {
+    match arguments {
+        ["requests", rest @ ..] => requests::inside(rest),
+        ["layers", rest @ ..] => layers::inside(rest),
+        _ => panic!("no such part: {arguments:?}"),
+    }
+}
