@@ -74,6 +74,7 @@ fn no_byte_of_a_secret_stands_in_any_output() {
         }
         let report = serde_json::to_string_pretty(&keydir::report()).unwrap();
         writeln!(log, "{dir:?} {:?} {report}", dir.problems()).unwrap();
+        writeln!(log, "{}", keydir::report().prometheus()).unwrap();
     }
 
     let bad = Dir::in_memory([("r1.token.primary", secret)])

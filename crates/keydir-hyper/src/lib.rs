@@ -2,6 +2,7 @@
 
 #[cfg(feature = "client")]
 mod client;
+mod endpoint;
 mod replay;
 
 #[cfg(feature = "client")]
@@ -9,6 +10,7 @@ pub use client::{
     Builder, Client, ConnectError, Generation, HttpsConnector, HttpsStream, Oneshot, ResponseFuture, Retry, Swap,
     Transport,
 };
+pub use endpoint::ReportService;
 pub use replay::Replay;
 
 /// Any error that can be passed between threads.

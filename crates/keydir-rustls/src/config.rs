@@ -256,6 +256,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Verifies who vouches for a server, but not its name: for protocols that have a mode for that, such as
+    /// PostgreSQL's `verify-ca`. Whoever has a certificate of these CAs can stand for any server then.
+    pub fn any_name(mut self) -> Self {
+        self.asks.name = false;
+        self
+    }
+
     /// The versions of TLS; 1.3 and 1.2 without this.
     pub fn versions(mut self, versions: &[&'static SupportedProtocolVersion]) -> Self {
         self.versions = versions.to_vec();

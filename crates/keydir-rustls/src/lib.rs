@@ -52,6 +52,7 @@ pub use error::{BuildError, NoProvider, OpenError};
 pub use identity::Identity;
 pub use identity_view::{IdentityKey, IdentityView};
 pub use peer::Peer;
+pub use provider::provider as crypto_provider;
 pub use revocation::RevocationPolicy;
 pub use trust::Trust;
 pub use view::{Accepted, AnchorsView};

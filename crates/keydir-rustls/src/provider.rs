@@ -12,8 +12,12 @@ use rustls::time_provider::TimeProvider;
 
 use crate::error::{BuildError, NoProvider};
 
-/// What the process has installed; else what the features bring. Installs nothing.
-pub(crate) fn provider() -> Result<Arc<CryptoProvider>, NoProvider> {
+/// The cryptography that is used where none is given: what the process has installed, else what the features bring.
+/// Installs nothing.
+///
+/// # Errors
+/// If there is none of either.
+pub fn provider() -> Result<Arc<CryptoProvider>, NoProvider> {
     match CryptoProvider::get_default() {
         Some(provider) => Ok(Arc::clone(provider)),
         None => compiled::provider().map(Arc::new).ok_or(NoProvider),

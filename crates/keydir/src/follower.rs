@@ -12,7 +12,8 @@ use crate::job::Job;
 use crate::problem::Problem;
 use crate::publication::{Builder, Content, Publication, ROTATION};
 use crate::read::{Look, Parts, Reader, Seen};
-use crate::report::{DirReport, seconds};
+use crate::report::metrics::Emitted;
+use crate::report::{DirReport, Loads, seconds};
 use crate::scheduler::{Scheduled, Scheduler};
 use crate::secret::Secret;
 use crate::slot::{Check, Found, Slot};
@@ -41,6 +42,7 @@ pub(crate) struct Follower {
     /// `None` if no thread could be started: then checks run where they are asked for.
     scheduler: Option<(Arc<Scheduler>, u64)>,
     generation: AtomicU64,
+    emitted: Emitted,
 }
 
 pub(crate) enum Source {
@@ -58,6 +60,8 @@ pub(crate) struct Status {
     /// When it was last seen as it is.
     pub(crate) seen: Option<Instant>,
     pub(crate) checked: Option<u64>,
+    pub(crate) loaded: Option<u64>,
+    pub(crate) loads: Loads,
 }
 
 static OPEN: Mutex<Vec<Weak<Follower>>> = Mutex::new(Vec::new());
@@ -82,6 +86,7 @@ impl Follower {
                 (scheduler, number)
             }),
             generation: AtomicU64::new(0),
+            emitted: Emitted::default(),
         });
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|follower| follower.strong_count() > 0);
@@ -225,7 +230,9 @@ impl Follower {
                 for slot in slots.iter().filter(|slot| slot.is_due(now)) {
                     slot.check(&check(Found::Unchanged));
                 }
-                good(&mut self.status());
+                let mut status = self.status();
+                status.loads.unchanged += 1;
+                good(&mut status);
             }
             Seen::Publication {
                 publication,
@@ -245,6 +252,12 @@ impl Follower {
                 status.layout = Some(layout);
                 status.problems = publication.problems;
                 good(&mut status);
+                if step == 1 {
+                    status.loads.ok += 1;
+                    status.loaded = status.checked;
+                } else {
+                    status.loads.unchanged += 1;
+                }
             }
             Seen::Wait(time) => {
                 let mut status = self.status();
@@ -257,6 +270,7 @@ impl Follower {
                     tracing::error!(directory = &*self.name, %error, "cannot be read; the last good sets go on");
                 }
                 status.fault = Some(error);
+                status.loads.fault += 1;
                 drop(status);
                 for slot in slots {
                     slot.check(&check(Found::Fault));
@@ -283,6 +297,8 @@ impl Follower {
             layout: status.layout,
             generation: self.generation.load(Ordering::Relaxed),
             checked: status.checked,
+            loaded: status.loaded,
+            loads: status.loads,
             fault: status.fault.as_ref().map(ToString::to_string),
             problems: status.problems.clone(),
             sets,
@@ -326,6 +342,7 @@ impl Task for Follower {
         if let Some((scheduler, number)) = &self.scheduler {
             scheduler.schedule(*number, alarm);
         }
+        self.emitted.emit(|| self.report());
         let waits = taken.is_err();
         if self.job.end(waits, look) || (waits && self.scheduler.is_none()) {
             self.submit();
@@ -339,14 +356,20 @@ impl Task for Follower {
         let mut status = self.status();
         if !matches!(status.fault, Some(ReadError::Stuck { .. })) {
             tracing::error!(directory = &*self.name, %error, "cannot be read; the last good sets go on");
+            status.loads.fault += 1;
         }
         status.fault = Some(error);
         drop(status);
+        self.emitted.emit(|| self.report());
         self.job.give_up();
     }
 
     fn panicked(&self) {
-        self.status().fault = Some(ReadError::Panicked);
+        let mut status = self.status();
+        status.fault = Some(ReadError::Panicked);
+        status.loads.fault += 1;
+        drop(status);
+        self.emitted.emit(|| self.report());
         self.job.end(false, Look::Read);
         if let Some((scheduler, number)) = &self.scheduler {
             scheduler.schedule(*number, self.next_poll());

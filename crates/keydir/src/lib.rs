@@ -46,7 +46,7 @@ pub use live::{Guard, Live, Reader};
 pub use name::{FileName, NameError, RevisionId};
 pub use problem::{Problem, Severity};
 pub use publisher::{Files, PublishError, Publisher};
-pub use report::{DirReport, Report, RevisionReport, SetReport};
+pub use report::{DirReport, Loads, Report, RevisionReport, SetReport};
 pub use secret::{Fingerprint, Secret};
 pub use standing::{Hold, NoPrimary};
 pub use view::{Broken, Candidates, Parsed, Piece, Revision, Unusable, Usage, View};

@@ -1,5 +1,9 @@
 //! What the process holds, for humans, monitors and rotators: by directory, use and revision. No secrets.
 
+pub(crate) mod metrics;
+mod prometheus;
+mod series;
+
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
@@ -33,12 +37,29 @@ pub struct DirReport {
     pub generation: u64,
     /// When the directory was last seen as it is, in seconds since 1970.
     pub checked: Option<u64>,
+    /// When a publication was last loaded, in seconds since 1970.
+    pub loaded: Option<u64>,
+    /// How the looks at it ended.
+    pub loads: Loads,
     /// Why it cannot be read, if it cannot.
     pub fault: Option<String>,
     /// What is wrong with names and files, whatever the use.
     pub problems: Vec<Problem>,
     /// The live sets of the directory.
     pub sets: Vec<SetReport>,
+}
+
+/// How the looks at a directory ended, counted since it was opened. One that found it being written to counts when the
+/// writer pauses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Loads {
+    /// A publication was loaded. What it is worth for each use, the sets say.
+    pub ok: u64,
+    /// The last one still stood.
+    pub unchanged: u64,
+    /// It could not be read; what was loaded before went on.
+    pub fault: u64,
 }
 
 /// One live set.
@@ -58,7 +79,9 @@ pub struct SetReport {
     pub primary: Option<RevisionId>,
     /// Why that is not simply what the marks designate.
     pub no_primary: Option<NoPrimary>,
-    /// Every revision in force, and every one that is still in use.
+    /// How many revisions were revoked since the set was opened.
+    pub revocations: u64,
+    /// Every revision in force, every one that is still in use, and what is presented.
     pub revisions: BTreeMap<RevisionId, RevisionReport>,
     /// What is wrong with the directory for this use.
     pub problems: Vec<Problem>,
@@ -68,7 +91,7 @@ pub struct SetReport {
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct RevisionReport {
-    /// Whether it is in force; if not, something still rests on it.
+    /// Whether it is in force; if not, something still rests on it, or it goes on being presented though it was revoked.
     pub in_force: bool,
     /// Whether it is presented.
     pub primary: bool,
@@ -104,11 +127,24 @@ impl RevisionReport {
             held: state.held.clone(),
             pending: state.pending,
             expired: state.expired,
-            not_after: pieces.iter().filter_map(|piece| seconds(piece.not_after)).min(),
+            not_after: first_end(pieces),
             uses: 0,
             last_use: None,
         }
     }
+
+    /// Of one that is revoked and presented.
+    pub(crate) fn kept(pieces: &[Piece]) -> Self {
+        Self {
+            primary: true,
+            not_after: first_end(pieces),
+            ..Self::default()
+        }
+    }
+}
+
+fn first_end(pieces: &[Piece]) -> Option<u64> {
+    pieces.iter().filter_map(|piece| seconds(piece.not_after)).min()
 }
 
 pub(crate) fn seconds(time: SystemTime) -> Option<u64> {

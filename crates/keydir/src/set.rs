@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
@@ -34,6 +35,7 @@ pub(crate) struct Set<V: View> {
     start: Mutex<Result<(), StartError>>,
     /// Of keys that may still be used, in the set or not any more.
     census: Mutex<Vec<(RevisionId, Weak<Census>)>>,
+    revocations: AtomicU64,
     allow_empty: bool,
 }
 
@@ -73,6 +75,7 @@ impl<V: View> Set<V> {
             inner: Mutex::new(inner),
             start: Mutex::new(Err(StartError::Unreadable)),
             census: Mutex::default(),
+            revocations: AtomicU64::new(0),
             allow_empty,
         })
     }
@@ -165,6 +168,9 @@ impl<V: View> Slot for Set<V> {
         for (key, state) in set.keys.iter().zip(&set.states) {
             revisions.insert(key.id().clone(), RevisionReport::new(state, key.pieces()));
         }
+        if let Some(key) = set.primary().ok().filter(|key| set.state(key).is_none()) {
+            revisions.insert(key.id().clone(), RevisionReport::kept(key.pieces()));
+        }
         for (id, census) in &*lock(&self.census) {
             if let Some(census) = census.upgrade() {
                 let revision = revisions.entry(id.clone()).or_default();
@@ -172,7 +178,7 @@ impl<V: View> Slot for Set<V> {
                 revision.last_use = revision.last_use.max(census.last_use());
             }
         }
-        revisions.retain(|_, revision| revision.in_force || revision.uses > 0);
+        revisions.retain(|_, revision| revision.in_force || revision.primary || revision.uses > 0);
         SetReport {
             usage: self.view.usage().name,
             generation: set.generation,
@@ -180,6 +186,7 @@ impl<V: View> Slot for Set<V> {
             adopted: set.is_adopted(),
             primary: set.primary().ok().map(|key| key.id().clone()),
             no_primary: set.no_primary.clone().filter(|reason| *reason != NoPrimary::AcceptOnly),
+            revocations: self.revocations.load(Ordering::Relaxed),
             revisions,
             problems: set.problems.clone(),
         }
@@ -219,6 +226,10 @@ impl<V: View> Set<V> {
             mut problems,
             mut next,
         } = outcome;
+        let revoked = events
+            .iter()
+            .filter(|event| matches!(event, reconcile::Event::Revoked(..)));
+        self.revocations.fetch_add(revoked.count() as u64, Ordering::Relaxed);
         let kept = state.kept.as_ref().filter(|_| presented == Presented::Kept);
         let primary = match &presented {
             Presented::Nothing => None,

@@ -1,0 +1,108 @@
+//! The stream under a session.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use keydir_rustls::TlsStream;
+use keydir_rustls::rustls::CommonState;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::Socket;
+use tokio_postgres::tls::ChannelBinding;
+use tokio_rustls::client;
+
+use crate::channel_binding::server_end_point;
+use crate::wire::Watched;
+
+/// The stream under a session, with TLS or without. Unless it is verified who the server is, it fails when the server asks
+/// for the password.
+pub struct PgStream(Kind);
+
+enum Kind {
+    Plain(Watched<Socket>),
+    Unverified(Box<Watched<client::TlsStream<Socket>>>),
+    Verified(Box<TlsStream<Socket>>),
+}
+
+impl PgStream {
+    pub(crate) fn plain(socket: Socket) -> Self {
+        Self(Kind::Plain(Watched::new(socket)))
+    }
+
+    pub(crate) fn unverified(tls: client::TlsStream<Socket>) -> Self {
+        Self(Kind::Unverified(Box::new(Watched::new(tls))))
+    }
+
+    pub(crate) fn verified(tls: TlsStream<Socket>) -> Self {
+        Self(Kind::Verified(Box::new(tls)))
+    }
+
+    fn tls(&self) -> Option<&CommonState> {
+        match &self.0 {
+            Kind::Plain(_) => None,
+            Kind::Unverified(tls) => Some(tls.get_ref().get_ref().1),
+            Kind::Verified(tls) => Some(tls.get_ref().1),
+        }
+    }
+}
+
+macro_rules! inner {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match &mut $self.get_mut().0 {
+            Kind::Plain(stream) => {
+                let $stream = Pin::new(stream);
+                $call
+            }
+            Kind::Unverified(stream) => {
+                let $stream = Pin::new(&mut **stream);
+                $call
+            }
+            Kind::Verified(stream) => {
+                let $stream = Pin::new(&mut **stream);
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for PgStream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        inner!(self, stream => stream.poll_read(context, buffer))
+    }
+}
+
+impl AsyncWrite for PgStream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        inner!(self, stream => stream.poll_write(context, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        inner!(self, stream => stream.poll_flush(context))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        inner!(self, stream => stream.poll_shutdown(context))
+    }
+}
+
+impl tokio_postgres::tls::TlsStream for PgStream {
+    fn channel_binding(&self) -> ChannelBinding {
+        let certificate = self.tls().and_then(|tls| tls.peer_certificates()?.first());
+        match certificate.and_then(server_end_point) {
+            Some(hash) => ChannelBinding::tls_server_end_point(hash),
+            None => ChannelBinding::none(),
+        }
+    }
+}
+
+impl fmt::Debug for PgStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.0 {
+            Kind::Plain(_) => "plain",
+            Kind::Unverified(_) => "unverified",
+            Kind::Verified(_) => "verified",
+        };
+        f.debug_tuple("PgStream").field(&kind).finish()
+    }
+}
