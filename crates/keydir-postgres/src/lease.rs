@@ -1,0 +1,94 @@
+//! What one session was logged in with, and whether that still stands.
+
+use std::fmt;
+use std::future::{Future, pending};
+use std::sync::Arc;
+
+use keydir::{Key, RevisionId};
+use keydir_rustls::Connection;
+
+use crate::tls::PostgresTls;
+use crate::view::Credential;
+
+/// What a connection was logged in with: decided before it was made, so that it is never mistaken for another. Cheap to
+/// clone, and may be kept longer than the client.
+#[derive(Clone)]
+pub struct Lease {
+    key: Arc<Key<Credential>>,
+    tls: PostgresTls,
+}
+
+impl Lease {
+    pub(crate) fn new(key: Arc<Key<Credential>>, tls: PostgresTls) -> Self {
+        Self { key, tls }
+    }
+
+    /// The revision.
+    pub fn revision(&self) -> &RevisionId {
+        self.key.id()
+    }
+
+    /// The login itself.
+    pub fn key(&self) -> &Arc<Key<Credential>> {
+        &self.key
+    }
+
+    /// What TLS rests on: who vouches for the server; `None` without verified TLS.
+    pub fn connection(&self) -> Option<&Connection> {
+        self.tls.connection()
+    }
+
+    /// What cancel requests of this session go over: `client.cancel_token().cancel_query(lease.tls())`.
+    pub fn tls(&self) -> PostgresTls {
+        self.tls.afresh()
+    }
+
+    /// Whether new connections would be made with another login: it is time to let this one go, after its work.
+    pub fn is_superseded(&self) -> bool {
+        self.key.is_superseded()
+    }
+
+    /// Resolves when the lease [is superseded](Self::is_superseded).
+    ///
+    /// # Cancel safety
+    /// May be dropped and asked for again at any time; nothing is missed.
+    pub fn superseded(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.key.superseded()
+    }
+
+    /// Whether neither the login nor, with verified TLS, what vouches for the server was revoked. A session that does
+    /// not stand goes on until its holder ends it; the server does not know.
+    pub fn stands(&self) -> bool {
+        self.key.stands() && self.connection().is_none_or(Connection::stands)
+    }
+
+    /// Resolves when the lease does not [stand](Self::stands) any more.
+    ///
+    /// # Cancel safety
+    /// May be dropped and asked for again at any time; nothing is missed.
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let login = self.key.ended();
+        let server = self.connection().map(Connection::ended);
+        async move {
+            let server = async {
+                match server {
+                    Some(ended) => drop(ended.await),
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                () = login => {}
+                () = server => {}
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("revision", self.revision())
+            .field("stands", &self.stands())
+            .finish_non_exhaustive()
+    }
+}
