@@ -93,7 +93,10 @@ async fn serve(args: Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn whoami(Extension(caller): Extension<Authenticated>, Extension(connection): Extension<Connection>) -> Json<Whoami> {
+async fn whoami(
+    Extension(caller): Extension<Authenticated>,
+    Extension(connection): Extension<Connection>,
+) -> Json<Whoami> {
     let peer = connection.peer();
     Json(Whoami {
         token: caller.revision().clone(),

@@ -1,0 +1,144 @@
+//! How a directory is read as passwords that are accepted.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::hint::black_box;
+use std::sync::OnceLock;
+
+use keydir::{Broken, Candidates, Fingerprint, Parsed, Revision, RevisionId, Unusable, Usage, View, uses};
+
+use super::hash::Hash;
+
+/// An id may be a user name up to this length (convention, section 5).
+const LONGEST_ID: usize = 63;
+
+/// A wrong password is tried against all hashes of its user. Rotation needs two.
+const MOST_OF_A_USER: usize = 16;
+
+/// Reads a directory as passwords that are accepted. [`Passwords`](crate::Passwords) makes it.
+#[derive(Clone, Copy, Debug)]
+pub struct PasswordsView;
+
+/// A user with the hash of one password.
+pub struct AcceptedPassword {
+    user: String,
+    hash: Hash,
+    /// Of the password, once one was found to be right.
+    verified: OnceLock<Fingerprint>,
+}
+
+impl AcceptedPassword {
+    /// The name to log in with.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Whether this password was right before.
+    pub(super) fn remembers(&self, password: Fingerprint) -> bool {
+        self.verified.get() == Some(&password)
+    }
+
+    /// Whether the password is right. What was found out is kept as long as the hash is.
+    pub(super) fn matches(&self, password: &[u8]) -> Result<bool, argon2::Error> {
+        let fingerprint = Fingerprint::of(password);
+        let right = self.remembers(fingerprint) || self.hash.matches(password)?;
+        if right {
+            let _ = self.verified.set(fingerprint);
+        }
+        Ok(right)
+    }
+
+    /// The same work, of which nothing comes.
+    pub(super) fn pretend(&self, password: &[u8]) -> Result<(), argon2::Error> {
+        black_box(self.hash.matches(password)?);
+        Ok(())
+    }
+}
+
+impl fmt::Debug for AcceptedPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcceptedPassword")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which revisions have the passwords of a user.
+#[derive(Debug, Default)]
+pub struct Users {
+    index: HashMap<String, usize>,
+    revisions: Vec<Vec<RevisionId>>,
+}
+
+impl Users {
+    /// The user's revisions in natural order, if there is one of this name.
+    pub(super) fn find(&self, user: &str) -> Option<&[RevisionId]> {
+        self.revisions.get(*self.index.get(user)?).map(Vec::as_slice)
+    }
+
+    /// The revisions of another user in place of one who is unknown: always the same, so that a name costs what a known
+    /// one does, also where users' hashes differ in cost or number.
+    pub(super) fn instead_of(&self, user: &str) -> &[RevisionId] {
+        let hash = usize::try_from(self.index.hasher().hash_one(user) >> 32).unwrap_or_default();
+        let index = hash.checked_rem(self.revisions.len());
+        let revisions = index.and_then(|index| self.revisions.get(index));
+        revisions.map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+impl View for PasswordsView {
+    type Item = AcceptedPassword;
+    type Whole = Users;
+
+    fn usage(&self) -> &Usage {
+        &uses::PASSWORD_CHECK
+    }
+
+    fn parse(&self, revision: &Revision<'_>) -> Result<Parsed<AcceptedPassword>, Unusable> {
+        let user = user_name(revision)?.to_owned();
+        let hash = Hash::parse(revision.text("password-hash")?).map_err(|unusable| unusable.part("password-hash"))?;
+        let verified = OnceLock::new();
+        Ok(Parsed::new(AcceptedPassword { user, hash, verified }))
+    }
+
+    fn combine(&self, keys: &Candidates<'_, AcceptedPassword>) -> Result<Users, Broken> {
+        let mut users = Users::default();
+        for (id, password) in keys.iter() {
+            let next = users.revisions.len();
+            let index = *users.index.entry(password.user.clone()).or_insert(next);
+            match users.revisions.get_mut(index) {
+                None => users.revisions.push(vec![id.clone()]),
+                Some(revisions) if revisions.len() < MOST_OF_A_USER => revisions.push(id.clone()),
+                Some(_) => {
+                    return Err(Broken::new(format!(
+                        "revision {id} is one more than {MOST_OF_A_USER} passwords of the same user, each of which a wrong \
+                         one is tried against: remove those that are not in use any more"
+                    )));
+                }
+            }
+        }
+        Ok(users)
+    }
+}
+
+fn user_name<'a>(revision: &Revision<'a>) -> Result<&'a str, Unusable> {
+    let id = revision.id().as_str();
+    let no = |reason| Err(Unusable::new("no-user-name", reason));
+    if revision.part("username").is_some() {
+        let name = revision.text("username")?;
+        let sendable = !name.contains(|c: char| c == ':' || c.is_control());
+        let reason = "it has a colon or a control character, which HTTP Basic cannot send (RFC 7617, 2)";
+        return match sendable {
+            true => Ok(name),
+            false => Err(Unusable::new("bad-user-name", reason).part("username")),
+        };
+    }
+    if revision.is_flat() {
+        return no("it has no part \"username\", and the flat layout has no id to take instead");
+    }
+    if id.len() > LONGEST_ID {
+        return no("it has no part \"username\", and its id is longer than a user name (63 bytes)");
+    }
+    Ok(id)
+}
