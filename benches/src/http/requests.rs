@@ -26,6 +26,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 use tower_service::Service;
 
+use super::counted;
 use crate::Work;
 use crate::callgrind::cost;
 use crate::pki::{Ca, DOMAIN};
@@ -48,7 +49,7 @@ pub(super) fn bench(work: Work, table: &mut Table) {
         let version = if http2 { "HTTP/2" } else { "HTTP/1.1" };
         let requests = work.of(REQUESTS);
         let [ours, plain] =
-            ["keydir", "plain"].map(|side| cost("send_requests", &["http", "requests", side, version], requests));
+            ["keydir", "plain"].map(|side| cost("http::counted", &["http", "requests", side, version], requests));
         let mut row = |unit: &str, [ours, plain]: [f64; 2]| {
             let measure = format!("{version} request over pipes, client and server: {unit}");
             table.ratio(&measure, number(ours), number(plain), ours / plain, None);
@@ -74,14 +75,14 @@ fn rates(work: Work, table: &mut Table, http2: bool, version: &str) {
     let [mut ours, mut plain] =
         ["keydir", "plain"].map(|side| runtime.block_on(async { pki.end(side, tcp.clone(), uri.clone()) }));
     for end in [&mut ours, &mut plain] {
-        send_requests(&runtime, end, WARM_UP);
+        runtime.block_on(send_all(end, WARM_UP));
     }
     let mut ratios = Vec::new();
     let mut rates = [Vec::new(), Vec::new()];
     for _ in 0..work.of(ROUNDS) {
         let [ours, plain] = [&mut ours, &mut plain].map(|end| {
             let begun = Instant::now();
-            send_requests(&runtime, end, IN_A_ROUND);
+            runtime.block_on(send_all(end, IN_A_ROUND));
             IN_A_ROUND as f64 / begun.elapsed().as_secs_f64()
         });
         ratios.push(plain / ours);
@@ -111,20 +112,14 @@ pub(super) fn inside(arguments: &[&str]) {
     let pki = Pki::new(*version == "HTTP/2");
     let uri: Uri = format!("https://a.{DOMAIN}/whoami?a=b").parse().unwrap();
     let mut end = runtime.block_on(async { pki.end(side, Pipes(pki.acceptor()), uri) });
-    for _ in 0..WARM_UP {
-        runtime.block_on(send(&mut end));
-    }
-    send_requests(&runtime, &mut end, requests.parse().unwrap());
+    runtime.block_on(send_all(&mut end, WARM_UP));
+    counted(&runtime, send_all(&mut end, requests.parse().unwrap()));
 }
 
-/// What is counted.
-#[inline(never)]
-fn send_requests(runtime: &Runtime, end: &mut End, count: usize) {
-    runtime.block_on(async {
-        for _ in 0..count {
-            send(end).await;
-        }
-    });
+async fn send_all(end: &mut End, count: usize) {
+    for _ in 0..count {
+        send(end).await;
+    }
 }
 
 async fn send(end: &mut End) {
