@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use keydir::PublishError;
+use keydir_hyper::InvalidOrigin;
 use keydir_rustls::{BuildError, OpenError};
 
 /// Why a program could not go on.
@@ -27,6 +28,8 @@ pub enum Failure {
     Certificate(rcgen::Error),
     /// TLS without keydir, as the demo's intruder uses it, cannot be set up.
     Tls(keydir_rustls::rustls::Error),
+    /// A credential cannot be bound to where requests go.
+    Origin(InvalidOrigin),
     /// What the demo waited for did not happen.
     Waited(String),
 }
@@ -42,6 +45,7 @@ impl fmt::Display for Failure {
             Self::Publish(error) => error.fmt(f),
             Self::Certificate(error) => write!(f, "cannot make a certificate: {error}"),
             Self::Tls(error) => write!(f, "rustls refuses the configuration: {error}"),
+            Self::Origin(error) => error.fmt(f),
             Self::Waited(what) => f.write_str(what),
         }
     }
@@ -58,6 +62,18 @@ impl From<OpenError> for Failure {
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
         Self::Config(error)
+    }
+}
+
+impl From<keydir::OpenError> for Failure {
+    fn from(error: keydir::OpenError) -> Self {
+        Self::Open(error.into())
+    }
+}
+
+impl From<InvalidOrigin> for Failure {
+    fn from(error: InvalidOrigin) -> Self {
+        Self::Origin(error)
     }
 }
 
@@ -81,7 +97,7 @@ impl From<keydir_rustls::rustls::Error> for Failure {
 
 /// An error with everything that caused it, in one line. Many libraries repeat the cause in their own text; what was
 /// said already is not said again.
-pub(crate) fn causes(error: &dyn Error) -> String {
+pub fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {

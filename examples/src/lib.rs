@@ -11,7 +11,7 @@ mod server;
 mod target;
 
 pub use client::{Client, Connection, Handshake, RequestError};
-pub use failure::Failure;
+pub use failure::{Failure, causes};
 pub use run::{Log, asked_to_end, print_line, run};
 pub use server::{Clients, Server};
 pub use target::{Target, TargetError};

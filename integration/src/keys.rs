@@ -82,12 +82,13 @@ impl KeyDir {
     /// Moves the mark.
     pub fn promote(&mut self, id: &str) {
         let files = std::mem::take(&mut self.files);
-        let marked = format!("{id}.crt");
+        // A token is marked where a certificate would be.
+        let marked = ["crt", "token"].map(|part| format!("{id}.{part}"));
         self.files = files
             .into_iter()
             .map(|(name, content)| {
                 let name = name.trim_end_matches(".primary").to_owned();
-                let mark = if name == marked { ".primary" } else { "" };
+                let mark = if marked.contains(&name) { ".primary" } else { "" };
                 (name + mark, content)
             })
             .collect();

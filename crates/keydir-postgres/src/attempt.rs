@@ -2,14 +2,20 @@
 
 use std::sync::Arc;
 
-use keydir::{Key, KeySet};
-use tokio_postgres::{Client, Config};
+use keydir::{Key, Secret};
+use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage, Socket};
 
+use crate::credentials::Credentials;
 use crate::error::Try;
+use crate::hosts::{addresses, hosts};
 use crate::lease::Lease;
 use crate::refused::Refused;
-use crate::tls::Tls;
-use crate::view::{Credential, CredentialsView};
+use crate::stream::PgStream;
+use crate::tls::{PostgresTls, Tls};
+use crate::view::Credential;
+
+/// PostgreSQL cuts a longer `application_name` (NAMEDATALEN).
+const MAX_NAME: usize = 63;
 
 /// As whom a session acts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,75 +28,104 @@ pub(crate) enum Role {
     Set(String),
 }
 
-pub(crate) struct Attempt<'a> {
-    pub(crate) config: &'a Config,
-    pub(crate) tls: &'a Tls,
-    pub(crate) set: Arc<KeySet<CredentialsView>>,
-    pub(crate) key: &'a Arc<Key<Credential>>,
-    pub(crate) role: &'a Role,
+/// How connections are to be made.
+#[derive(Clone)]
+pub(crate) struct Attempts {
+    pub(crate) config: Config,
+    pub(crate) credentials: Credentials,
+    pub(crate) tls: Tls,
+    pub(crate) role: Role,
     pub(crate) tags: bool,
 }
 
-impl Attempt<'_> {
-    pub(crate) async fn connect(self) -> Result<(Client, Lease), Try> {
+impl Attempts {
+    /// Logs in with this revision, at the first address where a server answers. The first of a revision asks whether
+    /// the role was taken, whatever way it was asked for.
+    pub(crate) async fn log_in(&self, key: &Arc<Key<Credential>>, is_first: bool) -> Result<(Client, Lease), Try> {
         // Counted before it is presented: whoever sees no use of a revision may take it away.
-        let used = self.key.hold();
-        let fail = |refused, error: Box<dyn std::error::Error + Send + Sync>| Try {
-            revision: self.key.id().clone(),
-            refused,
-            error: error.into(),
-        };
-        let refused = |error: tokio_postgres::Error| fail(Refused::by(&error), error.into());
-        let needed = |certificate: &Arc<_>| {
-            let own = |key: &Arc<Key<Credential>>| key.certificate().is_some_and(|own| Arc::ptr_eq(own, certificate));
-            self.set.iter().any(own)
-        };
-        let tls = self.tls.with_certificate(self.key.certificate(), needed);
-        let tls = tls.map_err(|error| fail(Refused::Other, error.into()))?;
-        let (client, connection) = self.config().connect(tls.clone()).await.map_err(refused)?;
-        let lease = Lease::new(Arc::clone(self.key), tls);
+        let used = key.hold();
+        let (client, lease, connection) = self.connect(key).await?;
         tokio::spawn(async move {
             // Why it ended, whoever uses it is told.
             let _ = connection.await;
             drop(used);
         });
-        if let Role::Set(role) = self.role {
-            client
-                .batch_execute(&format!("SET ROLE {}", quoted(role)))
-                .await
-                .map_err(refused)?;
-            let row = client
-                .query_one("SELECT current_user::text", &[])
-                .await
-                .map_err(refused)?;
-            if row.get::<_, &str>(0) != role {
-                let error = format!("SET ROLE {role} has no effect");
-                return Err(fail(Refused::Privilege, error.into()));
-            }
+        let acts = match &self.role {
+            Role::Set(role) => acts_as(role, &client, &format!("SET ROLE {};", quoted(role))).await,
+            Role::Option(role) if is_first => acts_as(role, &client, "").await,
+            Role::Option(_) | Role::Login => return Ok((client, lease)),
+        };
+        match acts {
+            Ok(true) => Ok((client, lease)),
+            Ok(false) => Err(Try::new(
+                key.id(),
+                Refused::Privilege,
+                "the server does not let it act as the role",
+            )),
+            Err(error) => Err(Try::new(key.id(), Refused::by(&error), error)),
         }
-        Ok((client, lease))
     }
 
-    fn config(&self) -> Config {
-        let mut config = self.config.clone();
-        config.user(self.key.user());
-        match self.key.password() {
-            Some(password) => config.password(password.expose()),
-            None => config.password(""),
-        };
-        if let Role::Option(role) = self.role {
-            let before = config
-                .get_options()
-                .map(|options| format!("{options} "))
-                .unwrap_or_default();
-            config.options(format!("{before}-c role={}", escaped(role)));
+    async fn connect(&self, key: &Arc<Key<Credential>>) -> Result<(Client, Lease, Connection<Socket, PgStream>), Try> {
+        let mut last = Try::new(key.id(), Refused::Other, "there is no host to connect to");
+        for host in hosts(&self.config) {
+            let addresses = match addresses(host).await {
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    last = Try::new(key.id(), Refused::Other, error);
+                    continue;
+                }
+            };
+            for mut config in addresses {
+                self.present(key, &mut config);
+                let tls = self.tls.with_certificate(key.certificate());
+                let tls = tls.map_err(|error| Try::new(key.id(), Refused::Other, error))?;
+                match config.connect(tls.clone()).await {
+                    Ok((client, connection)) => return Ok((client, self.lease(key, tls), connection)),
+                    Err(error) => last = Try::new(key.id(), Refused::by(&error), error),
+                }
+                if last.refused != Refused::Other {
+                    return Err(last);
+                }
+            }
+        }
+        Err(last)
+    }
+
+    fn present(&self, key: &Key<Credential>, config: &mut Config) {
+        config.user(key.user());
+        // Without any, tokio-postgres would not tell the server, which then could not refuse.
+        config.password(key.password().map(Secret::expose).unwrap_or_default());
+        if let Role::Option(role) = &self.role {
+            let before = config.get_options().map(|options| format!("{options} "));
+            config.options(format!("{}-c role={}", before.unwrap_or_default(), escaped(role)));
         }
         if self.tags {
-            let name = config.get_application_name().unwrap_or("keydir").to_owned();
-            config.application_name(format!("{name}/{}", self.key.id()));
+            let name = config.get_application_name().unwrap_or("keydir");
+            config.application_name(tagged(name, key.id().as_str()));
         }
-        config
     }
+    fn lease(&self, key: &Arc<Key<Credential>>, tls: PostgresTls) -> Lease {
+        Lease::new(Arc::clone(key), tls, self.tls.clone(), self.credentials.clone())
+    }
+}
+
+/// In one message, so that a pooler does not take the two for two sessions' work.
+async fn acts_as(role: &str, client: &Client, first: &str) -> Result<bool, tokio_postgres::Error> {
+    let answers = client.simple_query(&format!("{first} SELECT current_user")).await?;
+    let user = answers.iter().find_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten(),
+        _ => None,
+    });
+    Ok(user == Some(role))
+}
+
+/// The revision after a slash. It is the name that has to give way.
+fn tagged(name: &str, revision: &str) -> String {
+    let room = MAX_NAME.saturating_sub(revision.len() + 1);
+    let fits = |(start, c): &(usize, char)| start + c.len_utf8() <= room;
+    let name: String = name.char_indices().take_while(fits).map(|(_, c)| c).collect();
+    format!("{name}/{revision}")
 }
 
 /// An identifier in SQL.
@@ -103,7 +138,8 @@ fn quoted(name: &str) -> String {
 fn escaped(value: &str) -> String {
     let mut escaped = String::new();
     for c in value.chars() {
-        if c == '\\' || c.is_ascii_whitespace() {
+        // As `isspace` of C has it, vertical tab included.
+        if c == '\\' || c.is_ascii_whitespace() || c == '\x0b' {
             escaped.push('\\');
         }
         escaped.push(c);
@@ -119,5 +155,15 @@ mod tests {
     fn names_keep_to_themselves() {
         assert_eq!(quoted("a\"; DROP TABLE b"), "\"a\"\"; DROP TABLE b\"");
         assert_eq!(escaped("my role\\ -c x=y"), "my\\ role\\\\\\ -c\\ x=y");
+    }
+
+    #[test]
+    fn the_revision_has_room_in_the_name() {
+        assert_eq!(tagged("shop", "r2"), "shop/r2");
+        assert_eq!(
+            tagged(&"é".repeat(40), "2026.11"),
+            format!("{}/2026.11", "é".repeat(27))
+        );
+        assert_eq!(tagged("shop", &"r".repeat(70)), format!("/{}", "r".repeat(70)));
     }
 }

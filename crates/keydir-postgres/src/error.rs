@@ -36,6 +36,16 @@ pub struct Try {
     pub error: Arc<dyn Error + Send + Sync>,
 }
 
+impl Try {
+    pub(crate) fn new(revision: &RevisionId, refused: Refused, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            revision: revision.clone(),
+            refused,
+            error: error.into().into(),
+        }
+    }
+}
+
 impl LoginError {
     pub(crate) fn new(directory: &str, reason: Reason, tries: Vec<Try>) -> Self {
         Self {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use keydir::{Key, RevisionId};
 use keydir_rustls::Connection;
 
-use crate::tls::PostgresTls;
+use crate::credentials::Credentials;
+use crate::tls::{PostgresTls, Tls};
 use crate::view::Credential;
 
 /// What a connection was logged in with: decided before it was made, so that it is never mistaken for another. Cheap to
@@ -16,11 +17,19 @@ use crate::view::Credential;
 pub struct Lease {
     key: Arc<Key<Credential>>,
     tls: PostgresTls,
+    others: Tls,
+    credentials: Credentials,
 }
 
 impl Lease {
-    pub(crate) fn new(key: Arc<Key<Credential>>, tls: PostgresTls) -> Self {
-        Self { key, tls }
+    /// `tls` is what the session was made with; of `others` comes what its cancel requests are made with later.
+    pub(crate) fn new(key: Arc<Key<Credential>>, tls: PostgresTls, others: Tls, credentials: Credentials) -> Self {
+        Self {
+            key,
+            tls,
+            others,
+            credentials,
+        }
     }
 
     /// The revision.
@@ -38,9 +47,17 @@ impl Lease {
         self.tls.connection()
     }
 
-    /// What cancel requests of this session go over: `client.cancel_token().cancel_query(lease.tls())`.
+    /// What cancel requests of this session go over: `client.cancel_token().cancel_query(lease.tls())`. Ask for it each
+    /// time: once the session's own certificate is revoked or has expired, the primary's is shown.
     pub fn tls(&self) -> PostgresTls {
-        self.tls.afresh()
+        let now = self.credentials.live().dir().clock().now();
+        let inside = self.key.pieces().iter().all(|piece| piece.is_valid_at(now));
+        if self.key.stands() && inside {
+            return self.tls.afresh();
+        }
+        let primary = self.credentials.primary().ok();
+        let tls = primary.and_then(|key| self.others.with_certificate(key.certificate()).ok());
+        tls.unwrap_or_else(|| self.tls.afresh())
     }
 
     /// Whether new connections would be made with another login: it is time to let this one go, after its work.

@@ -4,6 +4,7 @@ mod attempt;
 mod channel_binding;
 mod credentials;
 mod error;
+mod hosts;
 mod lease;
 mod login;
 mod refused;

@@ -51,14 +51,9 @@ impl Refused {
         Self::Other
     }
 
-    /// Whether another revision may be tried in this attempt.
+    /// Whether another revision may be tried in this attempt. The refused one is left alone for a while then.
     pub fn may_fall_back(self) -> bool {
         matches!(self, Self::Credential | Self::Privilege | Self::Rule)
-    }
-
-    /// Whether the revision is to be left alone for a while.
-    pub(crate) fn backs_off(self) -> bool {
-        matches!(self, Self::Credential | Self::Privilege)
     }
 }
 

@@ -89,12 +89,8 @@ impl Tls {
         })))
     }
 
-    /// What an attempt with this certificate connects with. `needed` are the certificates that may be shown again.
-    pub(crate) fn with_certificate(
-        &self,
-        certificate: Option<&Arc<CertifiedKey>>,
-        needed: impl Fn(&Arc<CertifiedKey>) -> bool,
-    ) -> Result<PostgresTls, BuildError> {
+    /// What an attempt with this certificate connects with.
+    pub(crate) fn with_certificate(&self, certificate: Option<&Arc<CertifiedKey>>) -> Result<PostgresTls, BuildError> {
         let mut made = self.0.made.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |own: &Option<Arc<CertifiedKey>>| match (own, certificate) {
             (Some(own), Some(other)) => Arc::ptr_eq(own, other),
@@ -104,7 +100,8 @@ impl Tls {
         let kind = match made.iter().find(|(own, _)| same(own)) {
             Some((_, kind)) => kind.clone(),
             None => {
-                made.retain(|(own, _)| own.as_ref().is_none_or(&needed));
+                // Nobody else holds it: it cannot be asked for again.
+                made.retain(|(own, _)| own.as_ref().is_none_or(|own| Arc::strong_count(own) > 1));
                 let kind = self.make(certificate)?;
                 made.push((certificate.cloned(), kind.clone()));
                 kind

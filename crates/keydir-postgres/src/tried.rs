@@ -1,6 +1,7 @@
 //! Which revision the next connection is made with, by what has come of those before: a revision that nobody has logged
 //! in with is tried by one, and one that was refused is left alone for a while.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,28 +9,34 @@ use keydir::Key;
 
 use crate::refused::Refused;
 
-/// A refused revision is left alone for so long at first, and twice as long each time after, up to the limit.
+/// A refused revision is left alone for so long at first, and twice as long each time after, up to a limit.
 const FIRST: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(300);
+/// Where `pg_hba.conf` refuses it: nothing is wrong with the revision, and no password was asked for.
+const RULE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What is known of the revisions. Pure: it is told the time and what has happened.
 #[derive(Debug)]
 pub(crate) struct Tried<T> {
-    known: Vec<(Arc<Key<T>>, State)>,
+    /// By the address of its key, which each keeps alive.
+    known: BTreeMap<usize, Known<T>>,
+}
+
+#[derive(Debug)]
+struct Known<T> {
+    key: Arc<Key<T>>,
+    standing: Standing,
+    /// Somebody is trying it.
+    trying: bool,
+    until: Option<Instant>,
+    wait: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum Standing {
     New,
-    /// Somebody is trying it; what it was before.
-    Trying {
-        wait: Duration,
-    },
     Good,
-    Resting {
-        until: Instant,
-        wait: Duration,
-    },
+    Refused,
 }
 
 /// What to do for a new connection.
@@ -37,19 +44,20 @@ enum State {
 pub(crate) enum Pick<T> {
     /// Log in with this one, which has worked.
     Use(Arc<Key<T>>),
-    /// Log in with this one, which nobody knows yet, and tell what came of it. Nobody else tries it meanwhile.
+    /// Log in with this one, which nobody knows yet, and tell when that [has ended](Tried::ended). Nobody else tries it
+    /// meanwhile.
     Try(Arc<Key<T>>),
     /// Log in with the first, which has worked; the second is to be tried beside it.
     UseAndTry(Arc<Key<T>>, Arc<Key<T>>),
-    /// Somebody is trying the only one there is.
+    /// Somebody is trying the one that comes next.
     Wait,
-    /// All that could be tried was refused; again at this time.
+    /// All were refused; again at this time.
     Resting(Instant),
 }
 
 impl<T> Default for Tried<T> {
     fn default() -> Self {
-        Self { known: Vec::new() }
+        Self { known: BTreeMap::new() }
     }
 }
 
@@ -57,102 +65,100 @@ impl<T> Tried<T> {
     /// `usable` are the revisions in force, the primary first, then in the order in which they are to be tried in its
     /// place. What is no longer among them is forgotten.
     pub(crate) fn pick(&mut self, usable: &[Arc<Key<T>>], now: Instant) -> Pick<T> {
-        self.known.retain(|(key, state)| {
-            matches!(state, State::Trying { .. }) || usable.iter().any(|own| Arc::ptr_eq(own, key))
-        });
-        let Some(primary) = usable.first() else {
-            return Pick::Wait;
-        };
-        let good = usable.iter().skip(1).find(|key| self.state(key) == State::Good);
-        match (self.state(primary), good) {
-            (State::Good, _) => Pick::Use(Arc::clone(primary)),
-            (state, Some(good)) if self.begin(primary, state, now) => {
-                Pick::UseAndTry(Arc::clone(good), Arc::clone(primary))
+        self.known
+            .retain(|_, known| known.trying || usable.iter().any(|key| Arc::ptr_eq(key, &known.key)));
+        let good = usable.iter().find(|key| self.is_good(key)).cloned();
+        match (good, usable.first()) {
+            (Some(good), Some(primary)) if !Arc::ptr_eq(&good, primary) && self.begin(primary, now) => {
+                Pick::UseAndTry(good, Arc::clone(primary))
             }
-            (_, Some(good)) => Pick::Use(Arc::clone(good)),
-            (state, None) if self.begin(primary, state, now) => Pick::Try(Arc::clone(primary)),
-            (State::Resting { .. }, None) => self.another(usable, now),
-            (_, None) => Pick::Wait,
+            (Some(good), _) => Pick::Use(good),
+            (None, _) => self.first_that_may(usable, now),
         }
     }
 
-    /// The one that may be tried in the primary's place.
-    fn another(&mut self, usable: &[Arc<Key<T>>], now: Instant) -> Pick<T> {
+    fn first_that_may(&mut self, usable: &[Arc<Key<T>>], now: Instant) -> Pick<T> {
         let mut again: Option<Instant> = None;
         for key in usable {
-            match self.state(key) {
-                state if self.begin(key, state, now) => return Pick::Try(Arc::clone(key)),
-                State::Trying { .. } => return Pick::Wait,
-                State::Resting { until, .. } => again = Some(again.map_or(until, |again| again.min(until))),
-                State::New | State::Good => {}
+            let known = self.known(key);
+            if known.trying {
+                return Pick::Wait;
+            }
+            match known.until {
+                // A pause after trouble that was not the revision's is for those who have another.
+                Some(until) if known.standing == Standing::Refused && until > now => {
+                    again = Some(again.map_or(until, |again| again.min(until)));
+                }
+                _ => {
+                    known.trying = true;
+                    return Pick::Try(Arc::clone(key));
+                }
             }
         }
         again.map_or(Pick::Wait, Pick::Resting)
     }
 
-    /// After a refusal: the one other revision that this attempt may send.
-    pub(crate) fn other(&mut self, usable: &[Arc<Key<T>>], refused: &Arc<Key<T>>, now: Instant) -> Option<Arc<Key<T>>> {
-        let others = || usable.iter().filter(|key| !Arc::ptr_eq(key, refused));
-        if let Some(good) = others().find(|key| self.state(key) == State::Good) {
-            return Some(Arc::clone(good));
-        }
-        others().find(|key| self.begin(key, self.state(key), now)).cloned()
-    }
-
     pub(crate) fn worked(&mut self, key: &Arc<Key<T>>) {
-        self.set(key, State::Good);
+        let known = self.known(key);
+        known.standing = Standing::Good;
+        known.until = None;
+        known.wait = Duration::ZERO;
     }
 
     /// Says whether it is left alone from now on.
     pub(crate) fn failed(&mut self, key: &Arc<Key<T>>, refused: Refused, now: Instant) -> bool {
-        let before = self.state(key);
-        if refused.backs_off() {
-            let wait = match before {
-                // Several were under way at once.
-                State::Resting { until, .. } if until > now => return true,
-                State::Trying { wait } | State::Resting { wait, .. } => (wait * 2).clamp(FIRST, LIMIT),
-                State::New | State::Good => FIRST,
-            };
-            self.set(
-                key,
-                State::Resting {
-                    until: now + wait,
-                    wait,
-                },
-            );
-            return true;
-        }
-        // It says nothing about the revision.
-        if let State::Trying { wait } = before {
-            let state = match wait.is_zero() {
-                true => State::New,
-                false => State::Resting { until: now, wait },
-            };
-            self.set(key, state);
-        }
-        false
-    }
-
-    fn state(&self, key: &Arc<Key<T>>) -> State {
-        let known = self.known.iter().find(|(known, _)| Arc::ptr_eq(known, key));
-        known.map_or(State::New, |(_, state)| *state)
-    }
-
-    fn set(&mut self, key: &Arc<Key<T>>, state: State) {
-        match self.known.iter_mut().find(|(known, _)| Arc::ptr_eq(known, key)) {
-            Some((_, known)) => *known = state,
-            None => self.known.push((Arc::clone(key), state)),
-        }
-    }
-
-    /// Begins to try a revision, if it is its time.
-    fn begin(&mut self, key: &Arc<Key<T>>, state: State, now: Instant) -> bool {
-        let wait = match state {
-            State::New => Duration::ZERO,
-            State::Resting { until, wait } if until <= now => wait,
-            _ => return false,
+        let limit = match refused {
+            Refused::Credential | Refused::Privilege => LIMIT,
+            Refused::Rule => RULE_LIMIT,
+            Refused::Impostor | Refused::Other => return false,
         };
-        self.set(key, State::Trying { wait });
+        let known = self.known(key);
+        // Where several were under way at once, it is one refusal.
+        let counted = known.standing == Standing::Refused && known.until.is_some_and(|until| until > now);
+        if !counted {
+            known.standing = Standing::Refused;
+            known.wait = (known.wait * 2).clamp(FIRST, limit);
+            known.until = Some(now + known.wait);
+        }
         true
     }
+
+    /// Whoever tried it is done. If that has said nothing about the revision, it is not tried beside another at once.
+    pub(crate) fn ended(&mut self, key: &Arc<Key<T>>, now: Instant) {
+        let known = self.known(key);
+        known.trying = false;
+        if known.standing != Standing::Good && known.until.is_none_or(|until| until <= now) {
+            known.until = Some(now + FIRST);
+        }
+    }
+
+    fn is_good(&self, key: &Arc<Key<T>>) -> bool {
+        let known = self.known.get(&address(key));
+        known.is_some_and(|known| known.standing == Standing::Good)
+    }
+
+    /// Begins to try a revision, if nobody does and it is not left alone.
+    fn begin(&mut self, key: &Arc<Key<T>>, now: Instant) -> bool {
+        let known = self.known(key);
+        let may = !known.trying && known.until.is_none_or(|until| until <= now);
+        known.trying |= may;
+        may
+    }
+
+    fn known(&mut self, key: &Arc<Key<T>>) -> &mut Known<T> {
+        self.known.entry(address(key)).or_insert_with(|| Known {
+            key: Arc::clone(key),
+            standing: Standing::New,
+            trying: false,
+            until: None,
+            wait: Duration::ZERO,
+        })
+    }
 }
+
+fn address<T>(key: &Arc<Key<T>>) -> usize {
+    Arc::as_ptr(key).addr()
+}
+
+#[cfg(test)]
+mod tests;

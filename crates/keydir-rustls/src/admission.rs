@@ -2,6 +2,7 @@
 //! application refuses.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use keydir::Live;
@@ -37,11 +38,14 @@ impl Admission {
     ) -> Result<Admitted, Error> {
         let chain = chain.into_iter();
         let admitted = self.judge.vouches(self.role, chain.clone(), now)?;
-        match &self.rule {
-            Some(rule) if !rule(&Peer::of_chain(chain, admitted.revision.clone())) => {
-                Err(CertificateError::ApplicationVerificationFailure.into())
-            }
-            _ => Ok(admitted),
+        let lets_in = self.rule.as_ref().is_none_or(|rule| {
+            let peer = Peer::of_chain(chain, admitted.revision.clone());
+            // One that panics must not keep others from being asked about.
+            catch_unwind(AssertUnwindSafe(|| rule(&peer))).unwrap_or(false)
+        });
+        match lets_in {
+            true => Ok(admitted),
+            false => Err(CertificateError::ApplicationVerificationFailure.into()),
         }
     }
 

@@ -124,8 +124,8 @@ impl TrustAnchors {
 
     /// The same anchors, but of the peers that they vouch for only those that the rule lets in: an allow-list, by names
     /// or by SPIFFE ID. It is asked at each handshake, full or resumed, on the thread that performs it, so that what it
-    /// goes by may be reloaded at any time; who is refused sees the alert `access_denied`. Connections that are alive
-    /// are asked about after [`Acceptor::recheck`](crate::Acceptor::recheck).
+    /// goes by may be reloaded at any time; who is refused sees the alert `access_denied`. A rule that panics refuses.
+    /// Connections that are alive are asked about after [`Acceptor::recheck`](crate::Acceptor::recheck).
     ///
     /// ```no_run
     /// # let anchors = keydir_rustls::TrustAnchors::open("/run/secrets/mesh-ca")?;

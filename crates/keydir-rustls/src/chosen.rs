@@ -9,8 +9,17 @@ use rustls::sign::CertifiedKey;
 
 use crate::identity_view::{IdentityKey, IdentityView};
 
-/// The key, and its use by the handshake.
-pub(crate) type Chosen = Option<(Arc<Key<IdentityKey>>, Use)>;
+/// What a handshake presents.
+#[derive(Clone, Debug)]
+#[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only connections look into it"))]
+pub(crate) struct Choice {
+    pub(crate) key: Arc<Key<IdentityKey>>,
+    /// Whether it had lost the mark before, so that a new connection would present it still.
+    pub(crate) superseded: bool,
+}
+
+/// The choice, and its use by the handshake.
+pub(crate) type Chosen = Option<(Choice, Use)>;
 
 thread_local! {
     /// `Some` while somebody wants to know.
@@ -39,7 +48,11 @@ fn note(key: &Arc<Key<IdentityKey>>) -> bool {
     NOTE.with(|note| {
         let wanted = note.take().is_some();
         if wanted {
-            note.set(Some(Some((Arc::clone(key), key.hold()))));
+            let choice = Choice {
+                key: Arc::clone(key),
+                superseded: key.is_superseded(),
+            };
+            note.set(Some(Some((choice, key.hold()))));
         }
         wanted
     })
@@ -89,12 +102,12 @@ mod tests {
             note(&a);
             noting(&mut inner, || note(&b));
         });
-        assert!(outer.as_ref().is_some_and(|(key, _)| Arc::ptr_eq(key, &a)));
-        assert!(inner.as_ref().is_some_and(|(key, _)| Arc::ptr_eq(key, &b)));
+        assert!(outer.as_ref().is_some_and(|(choice, _)| Arc::ptr_eq(&choice.key, &a)));
+        assert!(inner.as_ref().is_some_and(|(choice, _)| Arc::ptr_eq(&choice.key, &b)));
 
         noting(&mut outer, || {});
         assert!(
-            outer.is_some_and(|(key, _)| Arc::ptr_eq(&key, &a)),
+            outer.is_some_and(|(choice, _)| Arc::ptr_eq(&choice.key, &a)),
             "a step without a choice"
         );
 

@@ -243,7 +243,7 @@ impl Presented {
         self.lost.load(Ordering::SeqCst)
     }
 
-    /// Drops what was revoked, which is noted before it is forgotten.
+    /// Drops what was revoked, which is noted before it is forgotten, and what nobody else keeps: nothing rests on it.
     fn replace_shown(&self, add: Option<(&Arc<Key<IdentityKey>>, u64)>) {
         let _showing = self.showing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut next = Vec::clone(&self.shown.load());
@@ -252,7 +252,7 @@ impl Presented {
             if !stands {
                 self.lost.fetch_max(shown.term.load(Ordering::SeqCst), Ordering::SeqCst);
             }
-            stands
+            stands && Arc::strong_count(&shown.key) > 1
         });
         if let Some((key, term)) = add {
             next.push(Arc::new(Shown {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use x509_parser::asn1_rs::{Any, Tag};
+use x509_parser::asn1_rs::{Any, Tag, ToDer};
 use x509_parser::der_parser::oid::Oid;
 use x509_parser::oid_registry::asn1_rs::oid;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -58,25 +58,11 @@ fn push_attribute(text: &mut String, kind: &Oid<'_>, value: &Any<'_>) {
                 None => text.push_str(&kind.to_id_string()),
             }
             text.push_str("=#");
-            let mut der = vec![u8::try_from(value.header.tag().0).unwrap_or_default()];
-            push_length(&mut der, value.data.len());
-            der.extend_from_slice(value.data);
-            for byte in der {
+            // It was read from its DER, so that it can be written.
+            for byte in value.to_der_vec().unwrap_or_default() {
                 // Writing to a String does not fail.
                 let _ = write!(text, "{byte:02X}");
             }
-        }
-    }
-}
-
-fn push_length(der: &mut Vec<u8>, length: usize) {
-    let bytes = length.to_be_bytes();
-    let significant: Vec<u8> = bytes.iter().copied().skip_while(|byte| *byte == 0).collect();
-    match (length, u8::try_from(length)) {
-        (0..=127, Ok(short)) => der.push(short),
-        _ => {
-            der.push(0x80 | u8::try_from(significant.len()).unwrap_or_default());
-            der.extend(significant);
         }
     }
 }
@@ -98,6 +84,7 @@ fn short_name(kind: &Oid<'_>) -> Option<&'static str> {
 
 fn string<'a>(value: &'a Any<'_>) -> Option<&'a str> {
     match value.header.tag() {
+        _ if !value.header.is_universal() => None,
         Tag::Utf8String | Tag::PrintableString | Tag::Ia5String => std::str::from_utf8(value.data).ok(),
         _ => None,
     }
@@ -159,5 +146,25 @@ mod tests {
             assert_eq!(subject(attributes), *expected);
         }
         assert_eq!(of_certificate(b"no certificate"), None);
+    }
+
+    /// A name of one common name.
+    fn common_name(value: &[u8]) -> Option<String> {
+        let around = |tag: u8, inside: &[u8]| [&[tag, u8::try_from(inside.len()).unwrap()], inside].concat();
+        let attribute = around(0x30, &[&[6, 3, 0x55, 4, 3], value].concat());
+        of_name(&around(0x30, &around(0x31, &attribute)))
+    }
+
+    #[test]
+    fn what_only_resembles_a_string_is_none() {
+        for (value, expected) in [
+            (&[0x0c, 1, b'a'][..], "CN=a"),
+            // The same tag of the context, a sequence, another kind of string.
+            (&[0x8c, 1, b'a'], "CN=#8C0161"),
+            (&[0x30, 3, 0x0c, 1, b'a'], "CN=#30030C0161"),
+            (&[0x14, 1, b'a'], "CN=#140161"),
+        ] {
+            assert_eq!(common_name(value).as_deref(), Some(expected));
+        }
     }
 }

@@ -16,6 +16,13 @@ pub(crate) struct Interest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Identity(u64, u64);
 
+#[cfg(test)]
+impl Identity {
+    pub(crate) fn for_tests(inode: u64) -> Self {
+        Self(0, inode)
+    }
+}
+
 const MAX_HOPS: usize = 40;
 
 /// The directory itself, the place of each link on the way to it, and the place where it would appear again. Of a

@@ -240,7 +240,9 @@ impl<V: View> Set<V> {
         let mut keys = Keys::<V>::with_capacity(state.in_force.len() + 1);
         for (id, entry) in state.in_force.iter().chain(state.last_primary.as_ref().zip(kept)) {
             let is_primary = primary == Some(entry.derivation);
-            keys.insert(entry.derivation, self.key(id, entry, is_primary, &inner.keys, last));
+            // What is kept is another key than the one that was revoked.
+            let before = last.get(id.as_str()).filter(|_| state.in_force.contains_key(id));
+            keys.insert(entry.derivation, self.key(id, entry, is_primary, &inner.keys, before));
         }
         let mut in_force: Vec<_> = state.in_force.iter().collect();
         let whole = match self.combine(&in_force, last, check.now) {
@@ -303,7 +305,7 @@ impl<V: View> Set<V> {
         }
         let set = Arc::new(set);
         self.current.store(Arc::clone(&set));
-        self.tell(inner, &old_keys, last, primary, &events);
+        self.tell(inner, &old_keys, last, primary);
         self.changed.notify(usize::MAX);
         log(check, self.view.usage().name, last, &set, &events);
     }
@@ -315,7 +317,7 @@ impl<V: View> Set<V> {
         entry: &InForce<V::Item>,
         is_primary: bool,
         known: &Keys<V>,
-        last: &KeySet<V>,
+        before: Option<&Arc<Key<V::Item>>>,
     ) -> Arc<Key<V::Item>> {
         let made = &entry.made;
         let fresh = |revoked| Arc::new(Key::new(id.clone(), made, entry.derivation, revoked));
@@ -323,9 +325,10 @@ impl<V: View> Set<V> {
             Some(key) if Arc::ptr_eq(key.item(), &made.item) && !(is_primary && key.is_superseded()) => Arc::clone(key),
             // The same content with another CRL, or marked once more: what rests on it goes on.
             Some(key) => fresh(Arc::clone(&key.revoked)),
-            // Other content under the id of one that stood: if it lacks nothing of the old, nothing of it is revoked.
-            None => match last.get(id.as_str()) {
-                Some(old) if self.view.usage().accepts && old.stands() && lacks_nothing(old, made) => {
+            // Other content under the id of one that stood: what is presented is retiring, and revoked with the id; of
+            // what is accepted nothing is revoked if it lacks nothing of the old.
+            None => match before {
+                Some(old) if old.stands() && (!self.view.usage().accepts || lacks_nothing(old, made)) => {
                     fresh(Arc::clone(&old.revoked))
                 }
                 _ => fresh(Arc::new(Signal::default())),
@@ -334,30 +337,16 @@ impl<V: View> Set<V> {
     }
 
     /// Raises the signals of what ended, after the swap.
-    fn tell(
-        &self,
-        inner: &Inner<V>,
-        old: &Keys<V>,
-        last: &KeySet<V>,
-        primary: Option<u64>,
-        events: &[reconcile::Event],
-    ) {
+    fn tell(&self, inner: &Inner<V>, old: &Keys<V>, last: &KeySet<V>, primary: Option<u64>) {
         let was_primary = last
             .primary()
             .ok()
             .map(|key| key.derivation)
             .filter(|was| primary != Some(*was));
         let heirs: HashSet<_> = inner.keys.values().map(|key| Arc::as_ptr(&key.revoked)).collect();
-        let replaced: HashSet<_> = events
-            .iter()
-            .filter_map(|event| match event {
-                reconcile::Event::Reused(id) if !self.view.usage().accepts => Some(id),
-                _ => None,
-            })
-            .collect();
         for (derivation, key) in old {
             let now = inner.keys.get(derivation);
-            if !heirs.contains(&Arc::as_ptr(&key.revoked)) && !replaced.contains(key.id()) {
+            if !heirs.contains(&Arc::as_ptr(&key.revoked)) {
                 key.revoked.raise();
             }
             if was_primary == Some(*derivation) || now.is_none_or(|now| !Arc::ptr_eq(now, key)) {

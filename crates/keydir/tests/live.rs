@@ -184,6 +184,10 @@ fn other_content_under_an_id_retires_what_is_presented_and_revokes_what_is_accep
         assert_eq!(live.primary().unwrap().as_str(), "other");
         assert_eq!(old.stands(), !revoked);
         assert!(old.is_superseded());
+        publish(&live, &[("r1.token.primary", "a third")]);
+        assert_eq!(old.stands(), !revoked);
+        publish(&live, &[("r2.token.primary", "two"), ("r1.revoked", "")]);
+        assert!(!old.stands(), "whatever it held");
     }
 }
 

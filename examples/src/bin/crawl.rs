@@ -89,8 +89,8 @@ async fn crawl(args: Args) -> Result<ExitCode, Failure> {
         None => start(&mut workers, &args, client, end, &counts),
         Some(tokens) => {
             let layer = AuthorizationLayer::bearer(&Token::open(tokens)?);
-            let origin = args.url.authority().map(ToString::to_string);
-            start(&mut workers, &args, layer.only_for(origin).layer(client), end, &counts);
+            let origin = args.url.authority().map(|authority| format!("https://{authority}"));
+            start(&mut workers, &args, layer.only_for(origin)?.layer(client), end, &counts);
         }
     }
 

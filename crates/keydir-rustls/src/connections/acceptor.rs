@@ -108,7 +108,7 @@ impl Acceptor {
     {
         let handshake = TlsAcceptor::from(Arc::clone(&self.config)).accept(io).into_fallible();
         let (tls, chosen) = drive(pin!(handshake), self.timeout).await?;
-        let identities = |_| chosen.iter().map(|(key, _)| Arc::clone(key)).collect();
+        let identities = |_| chosen.iter().map(|(choice, _)| choice.clone()).collect();
         TlsStream::register(tls.into(), &self.table, identities, self.grace).await
     }
 

@@ -13,8 +13,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::ended::Ended;
 use crate::admission::Admission;
+use crate::chosen::Choice;
 use crate::identity_view::IdentityKey;
 use crate::peer::Peer;
+
+/// A grace that no clock can hold is one of 30 years.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 
 /// A connection as the application sees it: whom it is with, what it rests on, and whether that still stands. Cheap to
 /// clone, and may be kept longer than the stream.
@@ -24,13 +28,12 @@ pub struct Connection(pub(super) Arc<Rests>);
 /// What a connection rests on.
 pub(super) struct Rests {
     /// Those that may have been presented: one, but for a resumed session of a client that presented several.
-    pub(super) identities: Vec<Arc<Key<IdentityKey>>>,
+    pub(super) identities: Vec<Choice>,
     /// Who decides about the peer, if it has shown certificates.
     pub(super) admission: Option<Admission>,
     pub(super) chain: Arc<[CertificateDer<'static>]>,
     pub(super) resumed: bool,
     pub(super) grace: Duration,
-    was_primary: bool,
     peer: OnceLock<Peer>,
     /// The trust under which the peer was judged last.
     serial: AtomicU64,
@@ -60,7 +63,7 @@ impl Connection {
     ///
     /// A client's resumed session rests on the handshake that it comes from: this is what the client presented last.
     pub fn identity(&self) -> Option<&Arc<Key<IdentityKey>>> {
-        self.0.identities.last()
+        self.0.identities.last().map(|choice| &choice.key)
     }
 
     /// Who the peer is; `None` if it has shown no certificate.
@@ -76,7 +79,8 @@ impl Connection {
     /// Whether our identity was the primary at the handshake and no longer is: a new connection would present another.
     /// Nothing is wrong with this one, but who rotates waits for it to go.
     pub fn is_superseded(&self) -> bool {
-        self.0.was_primary && self.identity().is_some_and(|key| key.is_superseded())
+        let choice = self.0.identities.last();
+        choice.is_some_and(|choice| !choice.superseded && choice.key.is_superseded())
     }
 
     /// Whether what the connection rests on is neither revoked nor refused at this moment: our identity, the peer's
@@ -98,7 +102,8 @@ impl Connection {
         self.0.end.get().map(|end| &end.why)
     }
 
-    /// Resolves as soon as the connection does not [stand](Self::stands) any more.
+    /// Resolves as soon as the connection does not [stand](Self::stands) any more. When the stream is gone nobody looks
+    /// after the connection any more, and this may wait for ever: wait beside what uses the stream, not alone.
     ///
     /// # Cancel safety
     /// May be dropped and asked for again at any time; nothing is missed.
@@ -136,18 +141,17 @@ impl fmt::Debug for Connection {
 
 impl Rests {
     pub(super) fn new(
-        identities: Vec<Arc<Key<IdentityKey>>>,
+        identities: Vec<Choice>,
         admission: Option<Admission>,
         chain: Arc<[CertificateDer<'static>]>,
         resumed: bool,
         grace: Duration,
     ) -> Self {
         let counted = Counted {
-            _identities: identities.iter().map(|key| key.hold()).collect(),
+            _identities: identities.iter().map(|choice| choice.key.hold()).collect(),
             ..Counted::default()
         };
         Self {
-            was_primary: identities.last().is_some_and(|key| !key.is_superseded()),
             identities,
             admission: admission.filter(|_| !chain.is_empty()),
             chain,
@@ -167,7 +171,12 @@ impl Rests {
         if let Some(end) = self.end.get() {
             return Err(end.why.clone());
         }
-        if let Some(revoked) = self.identities.iter().find(|key| !key.stands()) {
+        if let Some(revoked) = self
+            .identities
+            .iter()
+            .map(|choice| &choice.key)
+            .find(|key| !key.stands())
+        {
             return Err(Ended::Identity(revoked.id().clone()));
         }
         match &self.admission {
@@ -220,7 +229,7 @@ impl Rests {
     /// Ends the connection; its turn to close comes so long after the half of the grace. The first reason stays.
     pub(super) fn end(&self, why: Ended, delay: Duration) {
         let now = Instant::now();
-        let later = |wait| now.checked_add(wait).unwrap_or(now);
+        let later = |wait| now.checked_add(wait).unwrap_or_else(|| now + FOR_EVER);
         let end = End {
             why,
             closes: later(self.grace / 2 + delay),

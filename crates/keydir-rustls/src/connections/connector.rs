@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use keydir::{Key, Use};
+use keydir::Use;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
@@ -20,11 +20,10 @@ use super::table::Table;
 use crate::admission::Admission;
 use crate::anchor::Role;
 use crate::anchors::{CLIENT_SESSIONS, TrustAnchors};
-use crate::chosen::Chosen;
+use crate::chosen::{Choice, Chosen};
 use crate::config::ClientBuilder;
 use crate::error::BuildError;
 use crate::identity::Identity;
-use crate::identity_view::IdentityKey;
 
 /// Opens TLS connections that know what they rest on: our identity, and whoever vouches for the server. Made by
 /// [`ClientBuilder::connector`](crate::ClientBuilder::connector). Cheap to clone; clones share sessions.
@@ -75,7 +74,7 @@ struct Epoch {
     losses: u64,
     identity: Option<u64>,
     /// What was presented in this epoch; more than one only where servers asked for another than the primary.
-    presented: Mutex<Vec<Arc<Key<IdentityKey>>>>,
+    presented: Mutex<Vec<Choice>>,
 }
 
 impl Epoch {
@@ -106,20 +105,20 @@ impl Epoch {
 
     /// What a connection rests on: the key that its handshake presented. A session comes from one of the handshakes
     /// before, and rustls does not say which.
-    fn identities(&self, chosen: &Chosen, resumed: bool) -> Vec<Arc<Key<IdentityKey>>> {
+    fn identities(&self, chosen: &Chosen, resumed: bool) -> Vec<Choice> {
         match chosen {
-            Some((key, _)) => {
+            Some((choice, _)) => {
                 let mut presented = self.presented();
-                presented.retain(|other| !Arc::ptr_eq(other, key));
-                presented.push(Arc::clone(key));
-                vec![Arc::clone(key)]
+                presented.retain(|other| !Arc::ptr_eq(&other.key, &choice.key));
+                presented.push(choice.clone());
+                vec![choice.clone()]
             }
             None if resumed => self.presented().clone(),
             None => Vec::new(),
         }
     }
 
-    fn presented(&self) -> MutexGuard<'_, Vec<Arc<Key<IdentityKey>>>> {
+    fn presented(&self) -> MutexGuard<'_, Vec<Choice>> {
         self.presented.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -247,7 +246,7 @@ impl Connector {
     fn used_epoch(&self) -> (Arc<Epoch>, Vec<Use>) {
         loop {
             let epoch = self.epoch();
-            let used = epoch.presented().iter().map(|key| key.hold()).collect();
+            let used = epoch.presented().iter().map(|choice| choice.key.hold()).collect();
             if epoch.lasts(&self.shared) {
                 return (epoch, used);
             }

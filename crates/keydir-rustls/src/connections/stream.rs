@@ -5,10 +5,9 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use keydir::Key;
 use rustls::{CommonState, HandshakeKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -16,7 +15,7 @@ use super::connection::{Connection, Rests};
 use super::ended::{Ended, HandshakeError};
 use super::handshake::close;
 use super::table::{Registered, Table};
-use crate::identity_view::IdentityKey;
+use crate::chosen::Choice;
 
 /// A TLS connection, of a server or of a client.
 ///
@@ -36,7 +35,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
     pub(super) async fn register(
         tls: tokio_rustls::TlsStream<IO>,
         table: &Arc<Table>,
-        identities: impl FnOnce(bool) -> Vec<Arc<Key<IdentityKey>>>,
+        identities: impl FnOnce(bool) -> Vec<Choice>,
         grace: Duration,
     ) -> Result<Self, HandshakeError> {
         let (_, session) = tls.get_ref();
@@ -85,7 +84,7 @@ struct Cut {
 }
 
 impl Cut {
-    fn poll(&mut self, rests: &Arc<Rests>, context: &mut Context<'_>) -> Poll<()> {
+    fn poll<'r>(&mut self, rests: &'r Arc<Rests>, context: &mut Context<'_>) -> Poll<&'r Ended> {
         let waits = self
             .waker
             .as_ref()
@@ -93,12 +92,31 @@ impl Cut {
         if waits && !rests.has_ended() {
             return Poll::Pending;
         }
-        let wait = self.wait.get_or_insert_with(|| {
-            let rests = Arc::clone(rests);
-            Box::pin(async move { rests.wait_until_cut().await })
-        });
-        self.waker = Some(context.waker().clone());
-        wait.as_mut().poll(context)
+        loop {
+            if let Some(why) = rests.cut() {
+                return Poll::Ready(why);
+            }
+            let wait = self.wait.get_or_insert_with(|| {
+                let rests = Arc::clone(rests);
+                Box::pin(async move { rests.wait_until_cut().await })
+            });
+            self.waker = Some(context.waker().clone());
+            ready!(wait.as_mut().poll(context));
+            self.wait = None;
+        }
+    }
+
+    /// What is not done by then has failed.
+    fn or<T>(
+        &mut self,
+        rests: &Arc<Rests>,
+        context: &mut Context<'_>,
+        done: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match done {
+            Poll::Ready(_) => done,
+            Poll::Pending => self.poll(rests, context).map(|why| Err(aborted(why))),
+        }
     }
 }
 
@@ -116,13 +134,7 @@ fn guarded<T>(
         return Poll::Ready(Err(aborted(why)));
     }
     let done = operation(context);
-    if done.is_pending()
-        && cut.poll(rests, context).is_ready()
-        && let Some(why) = rests.cut()
-    {
-        return Poll::Ready(Err(aborted(why)));
-    }
-    done
+    cut.or(rests, context, done)
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
@@ -168,8 +180,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
         })
     }
 
-    /// Also after the grace: the peer is told that the connection ends.
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_shutdown(context)
+    /// Also after the grace: the peer is told that the connection ends, unless it keeps us waiting.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let done = Pin::new(&mut this.tls).poll_shutdown(context);
+        this.writing.or(&this.registered.connection().0, context, done)
     }
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
-use keydir::{Changes, Key};
+use keydir::Changes;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
@@ -18,8 +18,9 @@ use tokio::time::sleep;
 use super::connection::{Connection, Rests};
 use super::ended::Ended;
 use crate::admission::Admission;
+use crate::chosen::Choice;
 use crate::identity::Identity;
-use crate::identity_view::{IdentityKey, IdentityView};
+use crate::identity_view::IdentityView;
 use crate::view::AnchorsView;
 
 /// The clock may be set, so the ends of certificates are looked at so often at least.
@@ -93,7 +94,7 @@ impl Table {
     /// it in the table, and whatever was revoked before is seen here.
     pub(super) fn register(
         self: &Arc<Self>,
-        identities: Vec<Arc<Key<IdentityKey>>>,
+        identities: Vec<Choice>,
         chain: Arc<[CertificateDer<'static>]>,
         resumed: bool,
         grace: Duration,
@@ -211,13 +212,12 @@ struct Sweeper {
 impl Sweeper {
     async fn run(mut self) {
         loop {
-            // Before anything is waited for: what has changed since the subscription is not missed.
+            // Also at the start: what happened before the subscription nobody has told.
             let Some(table) = self.table.upgrade() else { return };
+            table.sweep().await;
             let pause = table.until_first_end();
             drop(table);
             self.wait(pause).await;
-            let Some(table) = self.table.upgrade() else { return };
-            table.sweep().await;
         }
     }
 

@@ -20,15 +20,15 @@ use tokio::time::timeout;
 
 use crate::support::*;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 const GRACE: Duration = Duration::from_millis(300);
 
 /// Both ends of one connection.
-type Ends = (TlsStream<DuplexStream>, TlsStream<DuplexStream>);
-type Refused = (Result<(), HandshakeError>, Result<(), HandshakeError>);
+pub(crate) type Ends = (TlsStream<DuplexStream>, TlsStream<DuplexStream>);
+pub(crate) type Refused = (Result<(), HandshakeError>, Result<(), HandshakeError>);
 
 /// `Err` if either side refuses the other; with TLS 1.3 a client learns of it at the first read.
-async fn meet(connector: &Connector, acceptor: &Acceptor) -> Result<Ends, Refused> {
+pub(crate) async fn meet(connector: &Connector, acceptor: &Acceptor) -> Result<Ends, Refused> {
     let (near, far) = duplex(1 << 16);
     let client = async {
         let mut tls = connector.connect(NAME.try_into().unwrap(), near).await?;
@@ -48,14 +48,14 @@ async fn meet(connector: &Connector, acceptor: &Acceptor) -> Result<Ends, Refuse
     }
 }
 
-fn acceptor(scene: &Scene, way: Way) -> Acceptor {
+pub(crate) fn acceptor(scene: &Scene, way: Way) -> Acceptor {
     let builder = server_config(&scene.server_identity).require_client(&scene.anchors);
     let builder = builder.versions(way.versions);
     let builder = if way.tickets { builder.tickets() } else { builder };
     builder.acceptor().unwrap().with_grace(GRACE)
 }
 
-fn connector(scene: &Scene, ca: &Ca, way: Way) -> Connector {
+pub(crate) fn connector(scene: &Scene, ca: &Ca, way: Way) -> Connector {
     let identity = identity(&ca.leaf("client"));
     let builder = client_config(&scene.server_ca).identity(&identity);
     builder.versions(way.versions).connector().unwrap().with_grace(GRACE)
@@ -247,7 +247,7 @@ async fn a_handshake_has_a_deadline() {
 
 /// Counts what was read: on one thread, what an acceptor has read it has also understood.
 #[derive(Debug)]
-struct Counted(DuplexStream, Arc<AtomicUsize>);
+pub(crate) struct Counted(DuplexStream, Arc<AtomicUsize>);
 
 impl AsyncRead for Counted {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -271,14 +271,14 @@ impl AsyncWrite for Counted {
 }
 
 /// A client whose Finished has a record of its own.
-fn in_small_records(scene: &Scene, way: Way) -> Arc<ClientConfig> {
+pub(crate) fn in_small_records(scene: &Scene, way: Way) -> Arc<ClientConfig> {
     let mut config = (*scene.client(&scene.c1, way)).clone();
     config.max_fragment_size = Some(64);
     Arc::new(config)
 }
 
 /// A client that withholds its last record, the Finished, until something has happened. What becomes of the connection.
-async fn straddle<T, E>(
+pub(crate) async fn straddle<T, E>(
     client: &Arc<ClientConfig>,
     accept: impl AsyncFnOnce(Counted) -> Result<T, E>,
     happens: impl FnOnce(),

@@ -14,6 +14,8 @@ mod client;
 mod connections;
 mod cross;
 mod fips;
+#[cfg(feature = "tokio")]
+mod grace;
 mod hints;
 mod identity;
 mod matrix;

@@ -1,0 +1,33 @@
+//! Header values that are secrets.
+
+use bytes::Bytes;
+use http::HeaderValue;
+use keydir::Unusable;
+use zeroize::Zeroizing;
+
+/// Longer credentials are refused. hyper and others take 16 KiB of headers in an HTTP/2 request, all of them together
+/// (SETTINGS_MAX_HEADER_LIST_SIZE: RFC 9113, 6.5.2); the rest is for the others.
+const LONGEST: usize = 15 * 1024;
+
+/// What stands in a header: never indexed by HTTP/2, not shown by `Debug`, erased with its last clone.
+pub(crate) fn sensitive(scheme: &str, credential: &[u8]) -> Result<HeaderValue, Unusable> {
+    if credential.len() > LONGEST {
+        let reason = format!(
+            "it takes {} bytes of a header; more than {LONGEST} are refused, since a request by HTTP/2 may have 16 KiB of \
+             headers in all: have a shorter one issued",
+            credential.len()
+        );
+        return Err(Unusable::new("too-long", reason));
+    }
+    let mut value = Vec::with_capacity(scheme.len() + credential.len());
+    value.extend_from_slice(scheme.as_bytes());
+    value.extend_from_slice(credential);
+    let value = Bytes::from_owner(Zeroizing::new(value));
+    let mut value = HeaderValue::from_maybe_shared(value).map_err(|_| {
+        let reason = "it has a control character, which no header field may have (RFC 9110, 5.5): publish it again \
+                      without";
+        Unusable::new("bad-token", reason)
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}

@@ -1,0 +1,154 @@
+//! What a session was made with, and what becomes of it.
+
+use keydir_postgres::{Login, SslMode};
+
+use crate::directory::{credentials, login, logins, password, plain};
+use crate::proxy::Proxy;
+use crate::server::{Database, eventually};
+
+async fn with_roles() -> Database {
+    let database = Database::new().await;
+    for revision in ["r1", "r2"] {
+        database
+            .create(revision, &format!("PASSWORD '{}'", password(revision)))
+            .await;
+    }
+    database
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_login_says_what_it_was_made_with() {
+    let database = with_roles().await;
+    let proxy = Proxy::before(database.server.port).await;
+    let (dir, credentials) = credentials(logins(&database, &["r1"]));
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host("localhost")
+        .hostaddr(proxy.address.ip())
+        .port(proxy.address.port())
+        .dbname(&database.name);
+    let slow = Login::new(config, &credentials, SslMode::Disable).unwrap();
+
+    let connecting = tokio::spawn({
+        let slow = slow.clone();
+        async move { slow.connect().await }
+    });
+    assert!(eventually(|| proxy.arrived() == 1));
+    // While it is held back, the primary changes.
+    dir.publish(logins(&database, &["r1", "r2"])).unwrap();
+    proxy.let_through(1);
+    let (client, lease) = connecting.await.unwrap().unwrap();
+    let user: String = client.query_one("SELECT session_user::text", &[]).await.unwrap().get(0);
+    assert_eq!((user, lease.revision().as_str()), (database.role("r1"), "r1"));
+    assert!(lease.is_superseded());
+    lease.superseded().await;
+    assert!(lease.stands());
+
+    // And while it is held back, its revision is revoked: it is made again.
+    let connecting = tokio::spawn({
+        let slow = slow.clone();
+        async move { slow.connect().await }
+    });
+    // With r1, and r2 is tried beside it.
+    assert!(eventually(|| proxy.arrived() == 3));
+    dir.publish(logins(&database, &["r2"])).unwrap();
+    lease.ended().await;
+    proxy.let_through(3);
+    let (client, lease) = connecting.await.unwrap().unwrap();
+    let user: String = client.query_one("SELECT session_user::text", &[]).await.unwrap().get(0);
+    assert_eq!((user, lease.revision().as_str()), (database.role("r2"), "r2"));
+    assert!(lease.stands());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_superseded_and_ends() {
+    let database = with_roles().await;
+    let (dir, plain) = plain(&database, logins(&database, &["r1"]));
+    let (client, lease) = plain.connect().await.unwrap();
+    let (superseded, ended) = (tokio::spawn(lease.superseded()), tokio::spawn(lease.ended()));
+    assert!(!lease.is_superseded() && lease.stands() && !superseded.is_finished());
+    let uses = || {
+        let report = plain.credentials().live().dir().report();
+        let revisions = &report.sets[0].revisions;
+        revisions
+            .iter()
+            .find(|(id, _)| id.as_str() == "r1")
+            .map_or(0, |(_, revision)| revision.uses)
+    };
+    assert_eq!(uses(), 1);
+
+    dir.publish(logins(&database, &["r1", "r2"])).unwrap();
+    superseded.await.unwrap();
+    assert!(lease.stands() && !ended.is_finished());
+
+    dir.publish(logins(&database, &["r2"])).unwrap();
+    ended.await.unwrap();
+    assert!(!lease.stands());
+    // Its work may end.
+    client.query_one("SELECT 1", &[]).await.unwrap();
+    assert_eq!(uses(), 1);
+    drop(client);
+    assert!(eventually(|| uses() == 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ended_session_says_good_bye() {
+    let database = with_roles().await;
+    let (_dir, plain) = plain(&database, logins(&database, &["r1"]));
+    let mut pids = Vec::new();
+    for _ in 0..5 {
+        let (client, _) = plain.connect().await.unwrap();
+        let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+        pids.push(pid);
+    }
+    for pid in pids {
+        let begins = format!("[{pid}] ");
+        let lines = || database.server.lines(&begins);
+        assert!(
+            eventually(|| lines().iter().any(|line| line.contains("disconnection:"))),
+            "{:?}",
+            lines()
+        );
+        let rough = lines()
+            .into_iter()
+            .find(|line| line.contains("could not receive") || line.contains("unexpected EOF"));
+        assert_eq!(rough, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_can_tell_the_revision() {
+    let database = with_roles().await;
+    let (_dir, credentials) = credentials(logins(&database, &["r1", "r2"]));
+    let mut config = database.config();
+    config.application_name("shop");
+    let tagged = Login::new(config, &credentials, SslMode::Disable)
+        .unwrap()
+        .tag_application_name();
+    let (_client, _lease) = tagged.connect().await.unwrap();
+    let names = database
+        .sql("SELECT usename, application_name FROM pg_stat_activity WHERE datname = '{db}' AND usename <> 'postgres'")
+        .await;
+    assert_eq!(names, [[database.role("r2"), "shop/r2".to_owned()]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_prints_a_password() {
+    let database = with_roles().await;
+    let bad = crate::directory::login_with(&database, "r3", "canary of a third revision");
+    let files = [login(&database, "r1"), crate::directory::primary(bad)].concat();
+    let (dir, plain) = plain(&database, files);
+    let connected = plain.connect().await.unwrap();
+    let tls = connected.1.tls();
+    let (dir2, other) = crate::directory::plain(&database, logins(&database, &["r9"]));
+    let error = other.connect().await.err().unwrap();
+    let all = format!(
+        "{plain:?} {:?} {:?} {:?} {tls:?} {error:?} {error} {dir:?} {dir2:?} {:?}",
+        connected.1,
+        plain.credentials(),
+        **plain.credentials().primary().unwrap(),
+        keydir::report()
+    );
+    assert!(!all.contains("canary"), "{all}");
+    assert!(!database.server.log().contains("canary"));
+}
