@@ -16,6 +16,7 @@ usage: cargo xtask prove <name>
   torn      R1: no read is torn, no publication goes backwards
   rotation  R2: nothing fails while leaves and CAs rotate under load
   sessions  R3: nobody gets in who was removed, revoked by a CRL, or has expired
+  requests  R3: no request goes out on what was removed, and none fails
   soak      R6: nothing fails and memory does not grow while everything rotates at random
   mutants   R9: the tests catch what is broken in the core's logic (an hour or more)
   fuzz      the parsers, on bytes that libFuzzer finds; --seconds N for each target, 60 without it
@@ -37,6 +38,7 @@ pub(crate) fn prove(arguments: &[String]) -> Outcome {
             Ok(seconds) if seconds > 0 => fuzz(seconds),
             _ => Err(format!("`{seconds}` is no number of seconds")),
         },
+        ["requests"] => requests(),
         [name] if COUNTED.contains(name) => counted(name),
         _ => Err(format!("that is no proof\n\n{USAGE}")),
     }
@@ -45,6 +47,20 @@ pub(crate) fn prove(arguments: &[String]) -> Outcome {
 fn counted(name: &str) -> Outcome {
     let mut test = run::cargo();
     test.args(["test", "--release", "-p", "keydir-integration", "--test", name]);
+    run::run(test.args(["--", "--nocapture"]).env("KEYDIR_PROVE", "1"))
+}
+
+fn requests() -> Outcome {
+    let mut test = run::cargo();
+    test.args([
+        "test",
+        "--release",
+        "-p",
+        "keydir-hyper",
+        "--test",
+        "client",
+        "rotation",
+    ]);
     run::run(test.args(["--", "--nocapture"]).env("KEYDIR_PROVE", "1"))
 }
 

@@ -21,11 +21,14 @@ const TOOLS: &[Tool] = &[
     tool("python3", "--version", "python3"),
     tool("node", "--version", "nodejs"),
     // It says what it is with an exit code of 1.
-    tool("/usr/bin/python3", "-cimport shutil, sys; sys.exit(shutil.which('wrk') is None)", "wrk"),
+    tool(
+        "/usr/bin/python3",
+        "-cimport shutil, sys; sys.exit(shutil.which('wrk') is None)",
+        "wrk",
+    ),
     tool("h2load", "--version", "nghttp2-client"),
     tool("/usr/sbin/nginx", "-v", "nginx-light"),
     tool("/usr/bin/python3", "-cimport grpc", "python3-grpcio"),
-    tool("/usr/bin/python3", "-cimport h2, httpx", "python3-h2"),
     tool("/usr/bin/python3", "-cimport httpx", "python3-httpx"),
 ];
 

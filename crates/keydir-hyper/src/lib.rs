@@ -10,6 +10,8 @@ mod login;
 #[cfg(feature = "password-hash")]
 mod passwords;
 mod replay;
+#[cfg(feature = "server")]
+mod serve;
 mod token;
 mod tokens;
 
@@ -26,10 +28,18 @@ pub use client::{
     Transport,
 };
 pub use endpoint::ReportService;
+pub use login::{Login, LoginView, PresentedLogin};
 #[cfg(feature = "password-hash")]
 pub use passwords::{AcceptedPassword, Busy, Passwords, PasswordsView, Users};
-pub use login::{Login, LoginView, PresentedLogin};
 pub use replay::{NoReplay, Replay};
+#[cfg(feature = "tonic")]
+pub use serve::Incoming;
+#[cfg(feature = "axum-server")]
+pub use serve::{AxumAcceptor, AxumService};
+#[cfg(feature = "axum")]
+pub use serve::{ConnectionInfo, Listener};
+#[cfg(feature = "server")]
+pub use serve::{Gate, GateFuture, GateLayer, Server, ServerStream, serve};
 pub use token::{PresentedToken, Token, TokenView};
 pub use tokens::{AcceptedToken, TokenMap, Tokens, TokensView};
 

@@ -114,9 +114,9 @@ impl Identity {
         self.shared.presented.changes.load(Ordering::SeqCst)
     }
 
-    /// Begins a term whose end [`stands_since`](Self::stands_since) tells.
+    /// Begins a term whose end [`stands_since`](Self::stands_since) tells, for as long as it is kept.
     #[cfg(feature = "tokio")]
-    pub(crate) fn begin(&self) -> u64 {
+    pub(crate) fn begin(&self) -> Arc<u64> {
         self.shared.presented.begin(self.primary().ok().as_ref())
     }
 
@@ -144,21 +144,21 @@ struct Presented {
     /// Whether there are `others`, so that nobody takes the lock for nothing.
     any: AtomicBool,
     changes: AtomicU64,
-    /// All that was presented and not revoked since.
-    shown: ArcSwap<Vec<Arc<Shown>>>,
-    /// Locked while `shown` is replaced.
-    showing: Mutex<()>,
+    /// All that was presented in the terms that are kept, and not revoked since.
+    shown: ArcSwap<Vec<Shown>>,
+    /// The terms that are kept, in their order. Locked while `shown` is replaced.
+    terms: Mutex<Vec<Weak<u64>>>,
     /// Counts the terms that were begun.
     begun: AtomicU64,
     /// The last term in which something was presented that was revoked.
     lost: AtomicU64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Shown {
     key: Arc<Key<IdentityKey>>,
     /// The last term in which it was presented.
-    term: AtomicU64,
+    term: u64,
 }
 
 impl Presented {
@@ -204,33 +204,30 @@ impl Presented {
 
     /// What may be resumed in the term that begins counts as presented in it: the primary, and what stood in for it.
     #[cfg(feature = "tokio")]
-    fn begin(&self, primary: Option<&Arc<Key<IdentityKey>>>) -> u64 {
-        let term = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        let others = self.others();
-        for shown in &**self.shown.load() {
-            let is_it = |key: &Arc<_>| Arc::ptr_eq(key, &shown.key);
-            let may_be_resumed =
-                primary.is_some_and(is_it) || others.iter().any(|key| Weak::as_ptr(key) == Arc::as_ptr(&shown.key));
-            if may_be_resumed {
-                shown.term.fetch_max(term, Ordering::SeqCst);
-            }
-        }
+    fn begin(&self, primary: Option<&Arc<Key<IdentityKey>>>) -> Arc<u64> {
+        let term = {
+            let mut terms = self.terms();
+            let term = Arc::new(self.begun.fetch_add(1, Ordering::SeqCst) + 1);
+            terms.push(Arc::downgrade(&term));
+            term
+        };
+        let others: Vec<_> = self.others().iter().filter_map(Weak::upgrade).collect();
+        primary.into_iter().chain(&others).for_each(|key| self.show(key));
         term
     }
 
     /// Before it is presented, so that nothing rests on a key that is not looked after.
     fn show(&self, key: &Arc<Key<IdentityKey>>) {
         let term = self.begun.load(Ordering::SeqCst);
-        match self.shown.load().iter().find(|shown| Arc::ptr_eq(&shown.key, key)) {
-            Some(shown) => {
-                if shown.term.load(Ordering::SeqCst) < term {
-                    shown.term.fetch_max(term, Ordering::SeqCst);
-                }
-            }
-            None => self.replace_shown(Some((key, term))),
+        if term == 0 {
+            return;
+        }
+        let is_noted = |shown: &Shown| Arc::ptr_eq(&shown.key, key) && shown.term >= term;
+        if !self.shown.load().iter().any(is_noted) {
+            self.replace_shown(Some((key, term)));
         }
         if !key.stands() {
-            // It may have been dropped from the list before its term was noted.
+            // It may have been dropped from the list by who has seen it in an earlier term only.
             self.lost.fetch_max(term, Ordering::SeqCst);
         }
     }
@@ -243,24 +240,34 @@ impl Presented {
         self.lost.load(Ordering::SeqCst)
     }
 
-    /// Drops what was revoked, which is noted before it is forgotten, and what nobody else keeps: nothing rests on it.
+    /// Drops what was revoked, which is noted before it is forgotten, and what only terms rest on that nobody keeps.
     fn replace_shown(&self, add: Option<(&Arc<Key<IdentityKey>>, u64)>) {
-        let _showing = self.showing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut terms = self.terms();
+        terms.retain(|term| term.strong_count() > 0);
+        let first = terms.iter().find_map(Weak::upgrade);
         let mut next = Vec::clone(&self.shown.load());
+        if let Some((key, term)) = add {
+            let known = next.iter_mut().find(|shown| Arc::ptr_eq(&shown.key, key));
+            match known {
+                Some(known) => known.term = known.term.max(term),
+                None => next.push(Shown {
+                    key: Arc::clone(key),
+                    term,
+                }),
+            }
+        }
         next.retain(|shown| {
             let stands = shown.key.stands();
             if !stands {
-                self.lost.fetch_max(shown.term.load(Ordering::SeqCst), Ordering::SeqCst);
+                self.lost.fetch_max(shown.term, Ordering::SeqCst);
             }
-            stands && Arc::strong_count(&shown.key) > 1
+            stands && first.as_ref().is_some_and(|first| shown.term >= **first)
         });
-        if let Some((key, term)) = add {
-            next.push(Arc::new(Shown {
-                key: Arc::clone(key),
-                term: AtomicU64::new(term),
-            }));
-        }
         self.shown.store(Arc::new(next));
+    }
+
+    fn terms(&self) -> MutexGuard<'_, Vec<Weak<u64>>> {
+        self.terms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -316,5 +323,88 @@ impl ResolvesClientCert for ClientResolver {
 
     fn has_certs(&self) -> bool {
         self.0.shared.live.load().primary().is_ok()
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "tokio")]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+
+    type Files = Vec<(String, String)>;
+
+    /// Several revisions, of which one is marked.
+    fn files(leaves: &[(String, String)], marked: usize) -> Files {
+        let files = leaves.iter().enumerate().map(|(n, (crt, key))| {
+            let mark = if n == marked { ".primary" } else { "" };
+            [
+                (format!("r{n}.crt{mark}"), crt.clone()),
+                (format!("r{n}.key"), key.clone()),
+            ]
+        });
+        files.flatten().collect()
+    }
+
+    fn leaf() -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let crt = CertificateParams::default().self_signed(&key).unwrap().pem();
+        (crt, key.serialize_pem())
+    }
+
+    fn show(identity: &Identity) -> usize {
+        let resolver = identity.client_resolver();
+        assert!(
+            resolver
+                .resolve(&[], &[SignatureScheme::ECDSA_NISTP256_SHA256])
+                .is_some()
+        );
+        identity.shared.presented.shown.load().len()
+    }
+
+    #[test]
+    fn nothing_is_kept_that_no_term_rests_on() {
+        let leaves = [leaf(), leaf()];
+        let dir = Dir::in_memory(files(&leaves, 0));
+        let identity = Identity::in_dir(&dir).unwrap();
+        assert_eq!(show(&identity), 0);
+        let mut term = identity.begin();
+        assert_eq!(show(&identity), 1);
+        for round in 1..10 {
+            // The mark goes to and fro.
+            dir.publish(files(&leaves, round % 2)).unwrap();
+            assert!(show(&identity) <= 2);
+            assert!(identity.stands_since(*term));
+            // The term before is over only then, and what rests on it is found out at the next change.
+            term = identity.begin();
+            assert!(show(&identity) <= 2);
+        }
+        for _ in 0..5 {
+            // The content is replaced under its id.
+            dir.publish(files(&[leaf()], 0)).unwrap();
+            term = identity.begin();
+            assert!(show(&identity) <= 2);
+        }
+        drop(term);
+        dir.publish(files(&[leaf()], 0)).unwrap();
+        assert_eq!(show(&identity), 0);
+    }
+
+    #[test]
+    fn what_is_marked_once_more_and_not_presented_again_is_not_forgotten() {
+        let leaves = [leaf(), leaf(), leaf()];
+        let dir = Dir::in_memory(files(&leaves, 0));
+        let identity = Identity::in_dir(&dir).unwrap();
+        let term = identity.begin();
+        for marked in [1, 0, 2] {
+            dir.publish(files(&leaves, marked)).unwrap();
+        }
+        // Nobody keeps the key that was the primary but this list.
+        assert_eq!(show(&identity), 2);
+        assert!(identity.stands_since(*term));
+        let rest = files(&leaves, 2).into_iter();
+        dir.publish(rest.filter(|(name, _)| !name.starts_with("r0"))).unwrap();
+        assert!(!identity.stands_since(*term));
     }
 }

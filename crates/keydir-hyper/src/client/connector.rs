@@ -5,8 +5,9 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use http::Uri;
 use http::uri::{Authority, Scheme};
@@ -15,6 +16,7 @@ use hyper_util::client::legacy::connect::Connection;
 use hyper_util::rt::TokioIo;
 use keydir_rustls::HandshakeError;
 use keydir_rustls::rustls::pki_types::ServerName;
+use tokio::time::sleep;
 use tower_service::Service;
 
 use super::generation::Generation;
@@ -90,12 +92,23 @@ impl<H: Service<Uri>> HttpsConnector<H> {
 
 impl<H: Transport> HttpsConnector<H> {
     /// Connects to an origin before anybody asks for it; whoever does is given this connection.
-    pub(super) async fn dial_ahead(mut self, authority: &Authority) -> Result<(), BoxError> {
+    pub(super) async fn dial_ahead(mut self, authority: Authority) -> Result<(), BoxError> {
         let uri = Uri::builder().scheme(Scheme::HTTPS).authority(authority.clone());
         let stream = self.connect(uri.path_and_query("/").build()?).await?;
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        ready.insert(authority.clone(), stream);
+        lock(&self.ready).insert(authority, stream);
         Ok(())
+    }
+
+    /// Closes what was dialled ahead and nobody has asked for until then. Nobody reads from it, so that nobody would see
+    /// its end.
+    pub(super) fn close_ready_after(&self, time: Duration) {
+        let ready = Arc::downgrade(&self.ready);
+        tokio::spawn(async move {
+            sleep(time).await;
+            if let Some(ready) = ready.upgrade() {
+                lock(&ready).clear();
+            }
+        });
     }
 
     async fn connect(&mut self, uri: Uri) -> Result<HttpsStream<H::Response>, BoxError> {
@@ -128,11 +141,12 @@ impl<H: Transport> HttpsConnector<H> {
                 tls => break tls?,
             }
         };
+        if let Some(key) = tls.connection().identity() {
+            self.generation.presents(key);
+        }
         let h2 = speaks_h2(&tls);
         let alive = self.origins.connected(authority, h2);
         if self.h2_only && !h2 {
-            // The next one goes by what is known now.
-            self.generation.spoil();
             return Err(ConnectError::NotHttp2.into());
         }
         Ok(HttpsStream::tls(tls, self.generation.clone(), alive))
@@ -147,16 +161,14 @@ impl<H: Transport> HttpsConnector<H> {
 
     /// A connection that was dialled ahead, if it is still good.
     fn take_ready(&self, authority: &Authority) -> Option<HttpsStream<H::Response>> {
-        let stream = self
-            .ready
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(authority)?;
-        stream
-            .connection()
-            .is_some_and(keydir_rustls::Connection::stands)
-            .then_some(stream)
+        let stream = lock(&self.ready).remove(authority)?;
+        let stands = stream.connection().is_some_and(keydir_rustls::Connection::stands);
+        (stands && (stream.is_h2() || !self.h2_only)).then_some(stream)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<H: Transport> Service<Uri> for HttpsConnector<H> {
@@ -208,7 +220,8 @@ pub enum ConnectError {
     NotHttps(String),
     /// The URI's host is neither a DNS name nor an IP address.
     NoName(String),
-    /// The server has spoken HTTP/2 before, and agrees to it no more. The next request gets HTTP/1.1.
+    /// The server does not agree to HTTP/2, though it has spoken it before or nothing else is asked for. Nothing was sent.
+    /// In the former case the next request gets HTTP/1.1.
     NotHttp2,
 }
 
@@ -218,7 +231,7 @@ impl fmt::Display for ConnectError {
             Self::NoOrigin => f.write_str("the URI has no scheme or no authority"),
             Self::NotHttps(scheme) => write!(f, "the URI's scheme is {scheme:?}, not https"),
             Self::NoName(host) => write!(f, "the URI's host {host:?} is neither a DNS name nor an IP address"),
-            Self::NotHttp2 => f.write_str("the server does not agree to HTTP/2 any more"),
+            Self::NotHttp2 => f.write_str("the server does not agree to HTTP/2"),
         }
     }
 }

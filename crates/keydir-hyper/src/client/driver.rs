@@ -2,7 +2,9 @@
 
 use std::collections::hash_map::RandomState;
 use std::error::Error;
+use std::future::pending;
 use std::hash::BuildHasher;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::swap::{Current, Shared};
+use crate::BoxError;
 
 /// The clock may be set, so the end of a certificate is looked at so often at least.
 const LOOK: Duration = Duration::from_secs(30);
@@ -23,20 +26,25 @@ struct Driver<S, E> {
     wake: Arc<Notify>,
     trust: Changes<AnchorsView>,
     identity: Option<Changes<IdentityView>>,
-    turn: Option<Turn>,
+    turn: Option<Turn<S>>,
 }
 
 /// The turn of a generation to be replaced though nothing was revoked.
-struct Turn {
+struct Turn<S> {
+    of: Weak<Current<S>>,
     why: &'static str,
     due: Instant,
     back_off: Duration,
+    /// What takes its place gets ready.
+    next: Option<Next<S>>,
 }
+
+type Next<S> = Pin<Box<dyn Future<Output = Result<Current<S>, BoxError>> + Send>>;
 
 /// Runs until the swap is dropped.
 pub(super) fn start<S, E>(shared: &Arc<Shared<S, E>>)
 where
-    S: Clone + Send + Sync + 'static,
+    S: Send + Sync + 'static,
     E: Error + Send + Sync + 'static,
 {
     let connector = &shared.connector;
@@ -52,75 +60,89 @@ where
 
 impl<S, E> Driver<S, E>
 where
-    S: Clone + Send + Sync + 'static,
+    S: Send + Sync + 'static,
     E: Error + Send + Sync + 'static,
 {
     async fn run(mut self) {
         // Looked at before anything is waited for: what has changed since the subscription is not missed.
         while let Some(shared) = self.shared.upgrade() {
-            let pause = self.look(&shared).await;
+            let pause = self.look(&shared);
             drop(shared);
-            let identity = async {
-                match &mut self.identity {
-                    Some(identity) => drop(identity.changed().await),
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = self.wake.notified() => {}
-                _ = self.trust.changed() => {}
-                () = identity => {}
-                () = sleep(pause) => {}
+            if let Some(next) = self.wait(pause).await
+                && let Some(shared) = self.shared.upgrade()
+            {
+                self.replace(&shared, next);
             }
+        }
+    }
+
+    /// Until there is something to look at; perhaps what takes the place of the current generation.
+    async fn wait(&mut self, pause: Duration) -> Option<Result<Current<S>, BoxError>> {
+        let identity = async {
+            match &mut self.identity {
+                Some(identity) => drop(identity.changed().await),
+                None => pending().await,
+            }
+        };
+        let next = async {
+            match self.turn.as_mut().and_then(|turn| turn.next.as_mut()) {
+                Some(next) => next.await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.wake.notified() => None,
+            _ = self.trust.changed() => None,
+            () = identity => None,
+            () = sleep(pause) => None,
+            next = next => Some(next),
         }
     }
 
     /// Does what there is to do, and says how long nothing more will be to do by itself.
-    async fn look(&mut self, shared: &Arc<Shared<S, E>>) -> Duration {
+    fn look(&mut self, shared: &Shared<S, E>) -> Duration {
         let current = shared.current();
-        if !current.generation.stands() {
-            self.turn = None;
-            return match shared.renewed() {
-                Ok(_) => {
-                    tracing::info!("something was revoked: new connections in place of the pooled ones");
-                    Duration::ZERO
-                }
-                Err(error) => {
-                    tracing::error!(%error, "cannot make another client");
-                    BACK_OFF[0]
-                }
-            };
+        let stands = current.generation.stands();
+        if stands && current.generation.until_expiry() == Some(Duration::ZERO) {
+            tracing::info!("what the pooled connections have presented has expired");
+            current.generation.spoil();
+        } else if stands {
+            return self.plan(shared, &current);
         }
-        if self.turn.is_none() {
-            self.turn = next_turn(shared, &current);
+        self.turn = None;
+        match shared.renewed() {
+            Ok(_) => Duration::ZERO,
+            Err(error) => {
+                tracing::error!(%error, "cannot make another client");
+                BACK_OFF[0]
+            }
         }
-        match &self.turn {
-            Some(turn) if turn.due <= Instant::now() => self.replace(shared, &current).await,
-            _ => {}
-        }
+    }
+
+    /// Likewise for a generation that stands.
+    fn plan(&mut self, shared: &Shared<S, E>, current: &Arc<Current<S>>) -> Duration {
         let now = Instant::now();
-        let turn = self.turn.as_ref().map(|turn| turn.due);
-        let old = shared.options.max_age.and_then(|age| current.begun.checked_add(age));
-        let next = turn.into_iter().chain(old).min();
-        let pause = next.map_or(LOOK, |next| next.saturating_duration_since(now));
-        pause.min(until_expiry(shared, &current).unwrap_or(LOOK)).min(LOOK)
+        if !self.turn.as_ref().is_some_and(|turn| turn.is_of(current)) {
+            self.turn = Turn::of(shared, current, now);
+        }
+        let pause = match &mut self.turn {
+            Some(turn) => turn.take(shared, current, now),
+            None => {
+                let old = shared.options.max_age.and_then(|age| current.begun.checked_add(age));
+                old.map_or(LOOK, |old| old.saturating_duration_since(now))
+            }
+        };
+        let expiry = current.generation.until_expiry();
+        pause.min(expiry.unwrap_or(LOOK)).min(LOOK)
     }
 
     /// Nothing is lost if this fails: what is there still stands.
-    async fn replace(&mut self, shared: &Arc<Shared<S, E>>, last: &Arc<Current<S>>) {
-        let replaced = async {
-            let next = shared.begin()?;
-            if let Some(ahead) = &shared.options.ahead {
-                ahead(&last.service, &next.service).await?;
-            }
-            Ok::<_, crate::BoxError>(next)
-        };
-        let Some(turn) = &mut self.turn else { return };
-        match replaced.await {
+    fn replace(&mut self, shared: &Shared<S, E>, next: Result<Current<S>, BoxError>) {
+        let Some(mut turn) = self.turn.take() else { return };
+        match next {
             Ok(next) => {
-                shared.replace(last, next);
                 tracing::info!(why = turn.why, "new connections in place of the pooled ones");
-                self.turn = None;
+                shared.replace(&turn.of, next);
             }
             Err(error) => {
                 tracing::warn!(
@@ -128,45 +150,70 @@ where
                     why = turn.why,
                     "cannot connect anew, so the pooled connections stay for now"
                 );
-                turn.due = Instant::now() + turn.back_off;
-                turn.back_off = (turn.back_off * 2).min(BACK_OFF[1]);
+                turn.fail(Instant::now());
+                self.turn = Some(turn);
             }
         }
     }
 }
 
-impl Turn {
-    fn at(why: &'static str, due: Instant) -> Self {
-        Self {
+impl<S> Turn<S>
+where
+    S: Send + Sync + 'static,
+{
+    fn of<E>(shared: &Shared<S, E>, current: &Arc<Current<S>>, now: Instant) -> Option<Self> {
+        let primary = shared.connector.identity().and_then(|identity| identity.primary().ok());
+        let (why, wait) = if primary.is_some_and(|primary| !current.presents(&primary)) {
+            // Many clients share a directory; their handshakes should not fall together.
+            let wait = shared.options.promotion_window.mul_f64(random());
+            ("there is a new identity", wait)
+        } else if shared.options.max_age.is_some_and(|age| current.begun.elapsed() >= age) {
+            ("they are old", Duration::ZERO)
+        } else {
+            return None;
+        };
+        Some(Self {
+            of: Arc::downgrade(current),
             why,
-            due,
+            due: now + wait,
             back_off: BACK_OFF[0],
+            next: None,
+        })
+    }
+
+    fn is_of(&self, current: &Arc<Current<S>>) -> bool {
+        Weak::as_ptr(&self.of) == Arc::as_ptr(current)
+    }
+
+    /// Gets the next one ready if it is time, and says how long there is nothing more to do.
+    fn take<E>(&mut self, shared: &Shared<S, E>, current: &Current<S>, now: Instant) -> Duration
+    where
+        E: Error + Send + Sync + 'static,
+    {
+        if self.next.is_some() {
+            return LOOK;
         }
+        if self.due <= now {
+            match shared.begin() {
+                Ok(next) => {
+                    let ready = (shared.options.ahead)(&current.service, &next.service);
+                    self.next = Some(Box::pin(async move { ready.await.map(|()| next) }));
+                    return LOOK;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot make another client");
+                    self.fail(now);
+                }
+            }
+        }
+        self.due.saturating_duration_since(now)
     }
-}
 
-fn next_turn<S, E>(shared: &Shared<S, E>, current: &Current<S>) -> Option<Turn> {
-    let now = Instant::now();
-    let expiry = until_expiry(shared, current);
-    if expiry == Some(Duration::ZERO) {
-        return Some(Turn::at("the certificate has expired", now));
+    fn fail(&mut self, now: Instant) {
+        self.next = None;
+        self.due = now + self.back_off;
+        self.back_off = (self.back_off * 2).min(BACK_OFF[1]);
     }
-    let primary = shared.connector.identity().and_then(|identity| identity.primary().ok());
-    if primary.is_some_and(|primary| !current.presents(&primary)) {
-        // Many clients share a directory; their handshakes should not fall together.
-        let wait = shared.options.promotion_window.mul_f64(random());
-        let wait = expiry.map_or(wait, |expiry| expiry.min(wait));
-        return Some(Turn::at("there is a new identity", now + wait));
-    }
-    let age = shared.options.max_age?;
-    (current.begun.elapsed() >= age).then(|| Turn::at("they are old", now))
-}
-
-/// How long it is until what was presented at the beginning expires; `None` if it had by then.
-fn until_expiry<S, E>(shared: &Shared<S, E>, current: &Current<S>) -> Option<Duration> {
-    let clock = shared.connector.identity()?.live().dir().clock();
-    let left = current.expires?.duration_since(clock.now());
-    Some(left.unwrap_or_default())
 }
 
 /// Between 0 and 1.

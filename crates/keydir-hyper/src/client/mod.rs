@@ -38,14 +38,18 @@ use crate::replay::Replay;
 
 /// An idle connection is kept so long, where the pool's builder is not given.
 const IDLE: Duration = Duration::from_secs(90);
+const HTTP2: &[&[u8]] = &[b"h2"];
+/// As long as a promotion window may be, and as short as a maximum age.
+const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+const SHORTEST_AGE: Duration = Duration::from_secs(1);
 
 /// An HTTPS client over hyper-util's, whose pooled connections follow the directories: a request never goes out on a
 /// connection that rests on an identity or a CA that was revoked before the request was made.
 ///
 /// When something is revoked, a new pool takes the place of the old one before the next request; requests that are
-/// under way finish on the old one. When there is a new identity, one connection to each server is made with it ahead,
-/// and then the pool is replaced, at a random moment within the promotion window. HTTP/1.1 and HTTP/2 are agreed on by
-/// ALPN.
+/// under way finish on the old one, within the [`grace`](Builder::grace). When there is a new identity, one connection
+/// to each server is made with it ahead, and then the pool is replaced, at a random moment within the promotion window.
+/// HTTP/1.1 and HTTP/2 are agreed on by ALPN.
 ///
 /// It is a tower service, with hyper-util's errors; cheap to clone, and clones share the pool. Each response's
 /// extensions have the [`keydir_rustls::Connection`] that carried it.
@@ -82,6 +86,7 @@ pub struct Builder {
     retry: Retry,
     promotion_window: Option<Duration>,
     max_age: Option<Duration>,
+    grace: Option<Duration>,
 }
 
 impl Client<()> {
@@ -99,6 +104,7 @@ impl Client<()> {
             retry: Retry::Idempotent,
             promotion_window: None,
             max_age: None,
+            grace: None,
         }
     }
 }
@@ -119,7 +125,7 @@ impl Builder {
 
     /// Speaks HTTP/2 only: a server that does not is refused.
     pub fn http2_only(mut self) -> Self {
-        self.alpn = &[b"h2"];
+        self.alpn = HTTP2;
         self
     }
 
@@ -137,16 +143,24 @@ impl Builder {
     }
 
     /// The time within which connections with a new identity take the place of those with the one before: each client
-    /// picks a moment in it, so that many clients do not connect at once. 10 s without this. A revocation does not wait.
+    /// picks a moment in it, so that many clients do not connect at once. 10 s without this, a day at most. A revocation
+    /// does not wait.
     pub fn promotion_window(mut self, window: Duration) -> Self {
-        self.promotion_window = Some(window);
+        self.promotion_window = Some(window.min(LONGEST_WINDOW));
         self
     }
 
-    /// No connection is used for new requests for longer than this, though nothing was revoked; the pool is replaced as
-    /// for a new identity. Without this there is no limit.
+    /// No connection is used for new requests for longer than this (at least a second), though nothing was revoked; the
+    /// pool is replaced as for a new identity, and so stays for as long as no server can be connected to. Without this
+    /// there is no limit.
     pub fn max_age(mut self, age: Duration) -> Self {
-        self.max_age = Some(age);
+        self.max_age = Some(age.max(SHORTEST_AGE));
+        self
+    }
+
+    /// What is under way when something is revoked may go on for so long; then its connection is cut. 5 s without this.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
         self
     }
 
@@ -179,18 +193,21 @@ impl Builder {
         H: Transport,
     {
         let alpn = self.alpn;
-        let connector = self
+        let mut connector = self
             .tls
             .connector_with(|config| config.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect())?;
+        if let Some(grace) = self.grace {
+            connector = connector.with_grace(grace);
+        }
         let mut options = Options {
             max_age: self.max_age,
-            ahead: Some(pools::ahead()),
+            ahead: pools::ahead(),
             ..Options::default()
         };
         if let Some(window) = self.promotion_window {
             options.promotion_window = window;
         }
-        let maker = Maker::new(self.pool, http, self.plain);
+        let maker = Maker::new(self.pool, http, self.plain, alpn == HTTP2);
         let Ok(swap) = Swap::with_options(&connector, options, move |generation| Ok(maker.pools(generation)));
         Ok(Client {
             swap,

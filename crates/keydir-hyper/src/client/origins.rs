@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use http::Uri;
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 
 /// Origins that are remembered as speaking HTTP/2, at most.
 const MAX_H2: usize = 1024;
@@ -16,8 +17,8 @@ pub(super) struct Origins(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     alive: Mutex<HashMap<Authority, usize>>,
-    /// As it was known when the pool began, so that each origin stays with one pool.
-    h2: HashSet<Authority>,
+    /// As it was known when the pool began, so that each origin stays with one pool, less those that were found out.
+    h2: ArcSwap<HashSet<Authority>>,
     /// What is known by now, for the pools to come.
     speaks_h2: Arc<Mutex<HashSet<Authority>>>,
 }
@@ -33,7 +34,7 @@ impl Origins {
     pub(super) fn next(&self) -> Self {
         Self(Arc::new(Shared {
             alive: Mutex::default(),
-            h2: lock(&self.0.speaks_h2).clone(),
+            h2: ArcSwap::from_pointee(lock(&self.0.speaks_h2).clone()),
             speaks_h2: Arc::clone(&self.0.speaks_h2),
         }))
     }
@@ -44,6 +45,12 @@ impl Origins {
         let mut known = lock(&self.0.speaks_h2);
         if !h2 {
             known.remove(authority);
+            if self.0.h2.load().contains(authority) {
+                // Under the lock, so that nobody else changes it.
+                let mut rest = HashSet::clone(&self.0.h2.load());
+                rest.remove(authority);
+                self.0.h2.store(Arc::new(rest));
+            }
         } else if known.len() < MAX_H2 && !known.contains(authority) {
             known.insert(authority.clone());
         }
@@ -55,8 +62,10 @@ impl Origins {
 
     /// Whether an origin is known to speak HTTP/2.
     pub(super) fn speaks_h2(&self, uri: &Uri) -> bool {
-        let known = &self.0.h2;
-        !known.is_empty() && uri.authority().is_some_and(|authority| known.contains(authority))
+        let known = self.0.h2.load();
+        !known.is_empty()
+            && uri.scheme() == Some(&Scheme::HTTPS)
+            && uri.authority().is_some_and(|authority| known.contains(authority))
     }
 
     /// Where connections are alive.

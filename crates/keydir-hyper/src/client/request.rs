@@ -13,17 +13,14 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Error;
 use tower_service::Service;
 
-use super::connector::Transport;
+use super::connector::{ConnectError, Transport};
 use super::pools::Pools;
 use super::swap::Swap;
 use crate::BoxError;
 use crate::replay::Replay;
 
-/// A request is sent again so often.
-const AGAIN: usize = 2;
-
-/// Which requests a [`Client`](crate::Client) sends again, on another connection and at most twice, if their body can
-/// be [replayed](Replay).
+/// Which requests a [`Client`](crate::Client) sends again, on another connection and then on one of its own, if their
+/// body can be [replayed](Replay).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Retry {
@@ -49,7 +46,7 @@ pub struct ResponseFuture<B, H: Service<Uri>> {
 struct Again<B, H: Service<Uri>> {
     swap: Swap<Pools<B, H>>,
     request: Request<B>,
-    times: usize,
+    is_last: bool,
 }
 
 impl<B, H> ResponseFuture<B, H>
@@ -63,14 +60,14 @@ where
             Retry::Idempotent => request.method().is_idempotent(),
             Retry::Refused => true,
         };
-        let spare = may_retry.then(|| replay(&request)).flatten();
+        let spare = may_retry.then(|| request.replay()).flatten();
         Self {
             again: spare.map(|request| Again {
                 swap: swap.clone(),
                 request,
-                times: AGAIN,
+                is_last: false,
             }),
-            answer: send(swap, request),
+            answer: send(swap, |pools| pools.request(request)),
         }
     }
 
@@ -82,35 +79,32 @@ where
             return false;
         }
         tracing::debug!(%error, method = %again.request.method(), "the request is sent again");
-        let spare = (again.times > 1).then(|| replay(&again.request)).flatten();
-        self.answer = send(&again.swap, again.request);
+        let Again { swap, request, is_last } = again;
+        if is_last {
+            self.answer = send(&swap, |pools| pools.request_unpooled(request));
+            return true;
+        }
+        let spare = request.replay();
+        self.answer = send(&swap, |pools| pools.request(request));
         self.again = spare.map(|request| Again {
-            swap: again.swap,
+            swap,
             request,
-            times: again.times - 1,
+            is_last: true,
         });
         true
     }
 }
 
-fn send<B, H>(swap: &Swap<Pools<B, H>>, request: Request<B>) -> hyper_util::client::legacy::ResponseFuture
+fn send<B, H>(
+    swap: &Swap<Pools<B, H>>,
+    send: impl FnOnce(&Pools<B, H>) -> hyper_util::client::legacy::ResponseFuture,
+) -> hyper_util::client::legacy::ResponseFuture
 where
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + Unpin + 'static,
+    B: Send + 'static,
     H: Transport,
 {
-    let Ok(answer) = swap.with(|pools| pools.request(request));
+    let Ok(answer) = swap.with(send);
     answer
-}
-
-/// The same request, with a body that begins anew.
-fn replay<B: Replay>(request: &Request<B>) -> Option<Request<B>> {
-    let mut again = Request::new(request.body().replay()?);
-    *again.method_mut() = request.method().clone();
-    *again.uri_mut() = request.uri().clone();
-    *again.version_mut() = request.version();
-    *again.headers_mut() = request.headers().clone();
-    *again.extensions_mut() = request.extensions().clone();
-    Some(again)
 }
 
 /// How a request has failed.
@@ -125,10 +119,11 @@ struct Failed {
 impl Failed {
     fn by(error: &Error) -> Self {
         let mut failed = Self::default();
+        let mut cause = error.source();
         if error.is_connect() {
+            failed.refused = cause.is_some_and(goes_another_way);
             return failed;
         }
-        let mut cause = error.source();
         while let Some(error) = cause {
             if let Some(error) = error.downcast_ref::<hyper::Error>() {
                 failed.broken |= error.is_incomplete_message() || error.is_closed() || error.is_canceled();
@@ -146,6 +141,15 @@ impl Failed {
             cause = error.source();
         }
         failed
+    }
+}
+
+/// Of what fails before anything is sent, only this goes another way next time: the server speaks another HTTP, or the
+/// pool had given out a connection that was closed at that moment. Of the latter hyper-util 0.1 has nothing but a text.
+fn goes_another_way(error: &(dyn std::error::Error + 'static)) -> bool {
+    match error.downcast_ref::<ConnectError>() {
+        Some(error) => *error == ConnectError::NotHttp2,
+        None => error.to_string() == "checked out connection was closed",
     }
 }
 

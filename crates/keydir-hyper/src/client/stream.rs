@@ -79,6 +79,13 @@ impl<IO> HttpsStream<IO> {
         })
     }
 
+    pub(super) fn is_h2(&self) -> bool {
+        match &self.0 {
+            Kind::Plain(_) => false,
+            Kind::Tls { io, .. } => speaks_h2(io.inner()),
+        }
+    }
+
     /// What the connection rests on; `None` without TLS.
     pub fn connection(&self) -> Option<&keydir_rustls::Connection> {
         match &self.0 {

@@ -5,9 +5,9 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use keydir::Key;
@@ -69,7 +69,7 @@ type Make<S, E> = Box<dyn Fn(&Generation) -> Result<S, E> + Send + Sync>;
 pub(super) struct Options<S> {
     pub(super) promotion_window: Duration,
     pub(super) max_age: Option<Duration>,
-    pub(super) ahead: Option<Ahead<S>>,
+    pub(super) ahead: Ahead<S>,
 }
 
 impl<S> Default for Options<S> {
@@ -77,7 +77,7 @@ impl<S> Default for Options<S> {
         Self {
             promotion_window: PROMOTION_WINDOW,
             max_age: None,
-            ahead: None,
+            ahead: Box::new(|_, _| Box::pin(async { Ok(()) })),
         }
     }
 }
@@ -87,8 +87,6 @@ pub(super) struct Current<S> {
     pub(super) service: S,
     /// What was to be presented when it began.
     identity: Option<Arc<Key<IdentityKey>>>,
-    /// The end of its validity, if that was to come.
-    pub(super) expires: Option<SystemTime>,
     pub(super) begun: Instant,
 }
 
@@ -111,6 +109,21 @@ where
         Self::with_options(connector, Options::default(), make)
     }
 
+    /// The client of this moment: for one request, not to be kept. Costs a few atomic loads and its clone as long as
+    /// nothing is revoked.
+    ///
+    /// # Errors
+    /// If another has to be made, and that fails.
+    pub fn current(&self) -> Result<S, E> {
+        self.with(S::clone)
+    }
+}
+
+impl<S, E> Swap<S, E>
+where
+    S: Send + Sync + 'static,
+    E: Error + Send + Sync + 'static,
+{
     pub(super) fn with_options(
         connector: &Connector,
         options: Options<S>,
@@ -131,15 +144,6 @@ where
         Ok(Self { shared })
     }
 
-    /// The client of this moment: for one request, not to be kept. Costs a few atomic loads and its clone as long as
-    /// nothing is revoked.
-    ///
-    /// # Errors
-    /// If another has to be made, and that fails.
-    pub fn current(&self) -> Result<S, E> {
-        self.with(S::clone)
-    }
-
     /// For a short look at the client of this moment.
     pub(super) fn with<T>(&self, f: impl FnOnce(&S) -> T) -> Result<T, E> {
         self.shared.with(f)
@@ -151,12 +155,10 @@ impl<S> Current<S> {
         // In this order: what changes in between ends the generation, or is seen as a promotion.
         let generation = Generation::begin(connector, wake);
         let identity = connector.identity().and_then(|identity| identity.primary().ok());
-        let expires = connector.identity().zip(identity.as_ref()).and_then(|(identity, key)| {
-            let not_after = key.piece().not_after;
-            (not_after > identity.live().dir().clock().now()).then_some(not_after)
-        });
+        if let Some(key) = &identity {
+            generation.presents(key);
+        }
         Ok(Self {
-            expires,
             service: make(&generation)?,
             generation,
             identity,
@@ -191,6 +193,7 @@ impl<S, E> Shared<S, E> {
         }
         let next = Arc::new(self.begin()?);
         self.current.store(Arc::clone(&next));
+        tracing::info!("what the pooled connections rest on has ended: new ones in their place");
         // It has other things to wait for.
         self.wake.notify_one();
         Ok(next)
@@ -201,9 +204,9 @@ impl<S, E> Shared<S, E> {
     }
 
     /// Puts another in the place of `last`, unless that is gone already.
-    pub(super) fn replace(&self, last: &Arc<Current<S>>, next: Current<S>) {
+    pub(super) fn replace(&self, last: &Weak<Current<S>>, next: Current<S>) {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if Arc::ptr_eq(last, &self.current.load()) {
+        if Weak::as_ptr(last) == Arc::as_ptr(&self.current.load()) {
             self.current.store(Arc::new(next));
         }
     }

@@ -7,6 +7,14 @@
     reason = "a test that fails shall panic"
 )]
 
+mod bodies;
+mod ends;
+mod handshake;
+mod origins;
+mod pki;
 mod pool;
+mod retry;
 mod rotation;
+mod server;
 mod support;
+mod swap;

@@ -97,6 +97,11 @@ impl Connection {
         }
     }
 
+    /// Likewise of the peer alone: whether it is trusted, whatever has become of our own identity.
+    pub fn peer_stands(&self) -> bool {
+        !matches!(self.why(), Some(Ended::Peer { .. })) && self.0.judge_peer_if_changed().is_ok()
+    }
+
     /// Why the connection does not stand, if it does not.
     pub fn why(&self) -> Option<&Ended> {
         self.0.end.get().map(|end| &end.why)
@@ -179,6 +184,10 @@ impl Rests {
         {
             return Err(Ended::Identity(revoked.id().clone()));
         }
+        self.judge_peer_if_changed()
+    }
+
+    fn judge_peer_if_changed(&self) -> Result<(), Ended> {
         match &self.admission {
             Some(admission) if admission.serial() != self.serial.load(Ordering::Acquire) => self.judge_peer(admission),
             _ => Ok(()),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use keydir::Use;
 use rustls::ClientConfig;
-use rustls::client::Resumption;
+use rustls::client::{ClientSessionMemoryCache, ClientSessionStore, Resumption};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -24,6 +24,7 @@ use crate::chosen::{Choice, Chosen};
 use crate::config::ClientBuilder;
 use crate::error::BuildError;
 use crate::identity::Identity;
+use crate::resumption::FaithfulStore;
 
 /// Opens TLS connections that know what they rest on: our identity, and whoever vouches for the server. Made by
 /// [`ClientBuilder::connector`](crate::ClientBuilder::connector). Cheap to clone; clones share sessions.
@@ -52,15 +53,17 @@ pub struct Connector {
 }
 
 /// The term of a pool; see [`Connector::begin`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Term {
     losses: u64,
-    begun: u64,
+    /// With an identity.
+    begun: Option<Arc<u64>>,
 }
 
 struct Shared {
-    /// With the store of sessions that all epochs share.
     config: ClientConfig,
+    /// The sessions of all epochs.
+    sessions: Arc<dyn ClientSessionStore>,
     wanted: ClientBuilder,
     admission: Admission,
     table: Arc<Table>,
@@ -84,6 +87,13 @@ impl Epoch {
         let losses = shared.admission.losses();
         let identity = wanted.identity.as_ref().map(Identity::epoch);
         let mut config = shared.config.clone();
+        // Who keeps the config for longer resumes nothing by it after the epoch.
+        let store = FaithfulStore::new(
+            &shared.admission,
+            wanted.identity.as_ref(),
+            Arc::clone(&shared.sessions),
+        );
+        config.resumption = Resumption::store(Arc::new(store));
         config
             .dangerous()
             .set_certificate_verifier(wanted.anchors.verify_servers(wanted.asks));
@@ -139,12 +149,12 @@ impl ClientBuilder {
     /// As [`build`](Self::build).
     pub fn connector_with(self, adjust: impl FnOnce(&mut ClientConfig)) -> Result<Connector, BuildError> {
         let mut config = self.clone().build()?;
-        config.resumption = Resumption::in_memory_sessions(CLIENT_SESSIONS);
         adjust(&mut config);
         let admission = self.anchors.admission(Role::Server);
         let identities = self.identity.iter().cloned().collect();
         let shared = Shared {
             config,
+            sessions: Arc::new(ClientSessionMemoryCache::new(CLIENT_SESSIONS)),
             table: Table::new(Some(admission.clone()), identities),
             admission,
             epoch: ArcSwapOption::empty(),
@@ -192,7 +202,14 @@ impl Connector {
         let handshake = connector.connect(server, io).into_fallible();
         let (tls, chosen) = drive(pin!(handshake), self.timeout).await?;
         let identities = |resumed| epoch.identities(&chosen, resumed);
-        TlsStream::register(tls.into(), &self.shared.table, identities, self.grace).await
+        let registered = TlsStream::register(tls.into(), &self.shared.table, identities, self.grace).await;
+        if let Err(HandshakeError::Ended(_)) = registered {
+            // That may be a session of a certificate that has expired since. There may be more of them, and each would
+            // cost a handshake.
+            let epochs = &self.shared.epoch;
+            epochs.compare_and_swap(&Some(epoch), None);
+        }
+        registered
     }
 
     /// The config of this moment, for hosts that make their own handshakes. It is right for ever, but once something
@@ -202,11 +219,11 @@ impl Connector {
     }
 
     /// Begins the term of a pool: connections that are made in it may be used for new requests for as long as it
-    /// [stands](Self::stands).
+    /// [stands](Self::stands). Keep it as long as them.
     pub fn begin(&self) -> Term {
         Term {
             losses: self.shared.admission.losses(),
-            begun: self.identity().map_or(0, Identity::begin),
+            begun: self.identity().map(Identity::begin),
         }
     }
 
@@ -215,8 +232,9 @@ impl Connector {
     ///
     /// That the validity of a server's certificate has ended, or that a rule of the application refuses it now, only its
     /// [`Connection`](crate::Connection) knows.
-    pub fn stands(&self, term: Term) -> bool {
-        let shown = self.identity().is_none_or(|identity| identity.stands_since(term.begun));
+    pub fn stands(&self, term: &Term) -> bool {
+        let of_identity = self.identity().zip(term.begun.as_deref());
+        let shown = of_identity.is_none_or(|(identity, begun)| identity.stands_since(*begun));
         shown && self.shared.admission.losses() == term.losses
     }
 

@@ -182,3 +182,25 @@ async fn a_rule_that_panics_refuses_and_keeps_no_other_connection_alive() {
     }
     assert!(meet(&connector, &acceptor).await.is_err());
 }
+
+/// A connection that ends for our own sake goes on answering, so it has to know of the peer.
+#[tokio::test]
+async fn a_peer_can_lose_its_trust_after_our_identity_was_revoked() {
+    let scene = Scene::new();
+    let (r1, r2) = (scene.root.leaf(NAME), scene.root.leaf(NAME));
+    let own = Dir::in_memory(r1.files("r1"));
+    let builder = server_config(&Identity::in_dir(&own).unwrap()).require_client(&scene.anchors);
+    let acceptor = builder.acceptor().unwrap();
+    let connector = connector(&scene, &scene.c1, WAYS[0]);
+    let (_client, server) = meet(&connector, &acceptor).await.unwrap();
+    let connection = server.connection();
+    assert!(connection.stands() && connection.peer_stands());
+    own.publish(r2.files("r2")).unwrap();
+    assert!(!connection.stands() && connection.peer_stands());
+    scene.remove_c1();
+    assert!(!connection.peer_stands());
+    assert!(
+        matches!(connection.why(), Some(Ended::Identity(_))),
+        "the first reason stays"
+    );
+}

@@ -28,3 +28,5 @@ mod revocation;
 mod sessions;
 mod straddle;
 mod support;
+#[cfg(feature = "tokio")]
+mod terms;

@@ -1,3 +1,5 @@
+//! The rules of the book, one by one and for any sequence.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,0 +1,159 @@
+//! What serving remembers of one connection.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::Extensions;
+use keydir_rustls::{Connection, Ended};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::until::until;
+
+/// Longer than this no time may be: sums with it are no overflow.
+pub(super) const LONGEST: Duration = Duration::from_secs(86_400);
+
+#[derive(Debug)]
+pub(super) struct PerConnection {
+    connection: Connection,
+    remote: SocketAddr,
+    /// Its place in the window in which connections of a superseded identity are renewed.
+    delay: Duration,
+    superseded: OnceLock<Instant>,
+    requested: AtomicBool,
+    stopping: AtomicBool,
+    closing: AtomicBool,
+    /// Requests that wait for their answer, now and at most.
+    waiting: AtomicUsize,
+    most: AtomicUsize,
+    over: Notify,
+}
+
+impl PerConnection {
+    pub(super) fn new(connection: Connection, remote: SocketAddr, renewal: Duration) -> Self {
+        Self {
+            connection,
+            remote,
+            delay: renewal.min(LONGEST).mul_f64(random()),
+            superseded: OnceLock::new(),
+            requested: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+            over: Notify::new(),
+        }
+    }
+
+    #[cfg(feature = "axum")]
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(super) fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// For each request: tells it whom it is from. Whether it may begin.
+    pub(super) fn admit(&self, extensions: &mut Extensions) -> bool {
+        self.requested.store(true, Ordering::Release);
+        extensions.insert(self.connection.clone());
+        extensions.insert(self.remote);
+        let admitted = admits(&self.connection);
+        if !admitted {
+            self.over.notify_one();
+        }
+        admitted
+    }
+
+    /// For each request on HTTP/2, until its answer begins. A connection that has to go is shut down when as many requests
+    /// wait as ever did: then it is least likely that another is about to be sent, which many clients would lose.
+    pub(super) fn wait(self: Arc<Self>) -> Waiting {
+        let waiting = self.waiting.fetch_add(1, Ordering::AcqRel) + 1;
+        let most = self.most.fetch_max(waiting, Ordering::AcqRel);
+        if waiting >= most && self.is_last() {
+            self.over.notify_one();
+        }
+        Waiting(self)
+    }
+
+    /// For each answer on HTTP/1: whether it is the last.
+    pub(super) fn is_last(&self) -> bool {
+        !self.connection.stands() || self.stopping.load(Ordering::Acquire) || self.is_due()
+    }
+
+    /// Whether any request has come.
+    pub(super) fn is_requested(&self) -> bool {
+        self.requested.load(Ordering::Acquire)
+    }
+
+    /// The connection has to go, by one of its next answers.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        let waiting = self.waiting.load(Ordering::Acquire);
+        if waiting > 0 && waiting >= self.most.load(Ordering::Acquire) {
+            self.over.notify_one();
+        }
+    }
+
+    /// An answer has said so.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Resolves when the connection should be shut down: it had its time to finish, or all that comes is refused.
+    pub(super) async fn over(&self) {
+        let over = pin!(self.over.notified());
+        // Which of the two it was makes no difference.
+        let _ = until(over, self.connection.closing()).await;
+    }
+
+    /// The clock is looked at only while an old connection is still there.
+    fn is_due(&self) -> bool {
+        self.connection.is_superseded() && self.superseded.get_or_init(Instant::now).elapsed() >= self.delay
+    }
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub(super) struct Waiting(Arc<PerConnection>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Whether a request may begin: not if the peer is not trusted any more. If our own identity was revoked, nothing is wrong
+/// with the peer: it learns with the answer that it has to go, and loses nothing.
+pub(super) fn admits(connection: &Connection) -> bool {
+    connection.stands() || matches!(connection.why(), Some(Ended::Identity(_))) && connection.peer_stands()
+}
+
+/// From 0 to 1, evenly, and another for each call. Nothing secret depends on it.
+fn random() -> f64 {
+    let bits = RandomState::new().hash_one(()) >> 11;
+    bits as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_are_spread() {
+        let mut all: Vec<_> = (0..1000).map(|_| random()).collect();
+        assert!(all.iter().all(|share| (0.0..1.0).contains(share)));
+        all.sort_by(f64::total_cmp);
+        all.dedup();
+        assert!(all.len() > 990 && all[0] < 0.1 && all[all.len() - 1] > 0.9);
+    }
+}

@@ -1,0 +1,202 @@
+//! Clients that only take room.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use keydir_rustls::rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::client::{get, get1, h1, h2, pool, text, tls};
+use crate::scene::{LONG, Scene, Seen, about, eventually, soon, start};
+
+/// Clients that come as far as this, and no further.
+#[derive(Clone, Copy, Debug)]
+enum Stops {
+    BeforeTheHandshake,
+    InTheHandshake,
+    AfterTheHandshake(&'static str),
+    InTheHead,
+    InThePreface,
+    AfterThePreface,
+}
+
+const STOPS: [Stops; 7] = [
+    Stops::BeforeTheHandshake,
+    Stops::InTheHandshake,
+    Stops::AfterTheHandshake("http/1.1"),
+    Stops::AfterTheHandshake("h2"),
+    Stops::InTheHead,
+    Stops::InThePreface,
+    Stops::AfterThePreface,
+];
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+async fn until_closed(mut io: impl AsyncRead + Unpin) {
+    let mut bytes = [0; 1024];
+    while matches!(io.read(&mut bytes).await, Ok(1..)) {}
+}
+
+/// Comes so far, and resolves when the server has closed the connection.
+async fn stop(stops: Stops, config: [Arc<ClientConfig>; 2], address: std::net::SocketAddr) {
+    let [one, two] = config;
+    let said = |config: Arc<ClientConfig>, bytes: &'static [u8]| async move {
+        let mut io = tls(&config, address).await.unwrap();
+        // The server may have closed it already.
+        if io.write_all(bytes).await.is_ok() && io.flush().await.is_ok() {
+            until_closed(io).await;
+        }
+    };
+    match stops {
+        Stops::BeforeTheHandshake => until_closed(TcpStream::connect(address).await.unwrap()).await,
+        Stops::InTheHandshake => {
+            let mut tcp = TcpStream::connect(address).await.unwrap();
+            // The head of a record that is longer than what follows.
+            if tcp.write_all(&[22, 3, 1, 1, 0, 1, 0]).await.is_ok() {
+                until_closed(tcp).await;
+            }
+        }
+        Stops::AfterTheHandshake("h2") => said(two, b"").await,
+        Stops::AfterTheHandshake(_) => said(one, b"").await,
+        Stops::InTheHead => said(one, b"GET / HTTP/1.1\r\nhost: loc").await,
+        Stops::InThePreface => said(two, &PREFACE[..10]).await,
+        Stops::AfterThePreface => said(two, PREFACE).await,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_clients_that_stop_are_closed_and_keep_nobody_waiting() {
+    let scene = Scene::new();
+    let seen = Arc::new(Seen::default());
+    let acceptor = scene.acceptor(LONG).with_timeout(Duration::from_secs(3));
+    let server = start(&acceptor, about(&seen), |server| {
+        server.header_timeout(Duration::from_secs(3))
+    })
+    .await;
+    let config = |alpn| scene.client(&scene.c1, &[alpn]);
+    let configs = [config("http/1.1"), config("h2")];
+    let done = Arc::new(AtomicBool::new(false));
+
+    // The load: new connections and pooled ones.
+    let served = |config: Arc<ClientConfig>| {
+        let (done, address) = (Arc::clone(&done), server.address);
+        tokio::spawn(async move {
+            let mut requests = 0;
+            while !done.load(Ordering::SeqCst) {
+                let client = pool(&config, address);
+                for _ in 0..10 {
+                    let response = soon(client.request(get("/"))).await.unwrap();
+                    assert_eq!(text(response).await, "r1 c1");
+                    requests += 1;
+                }
+            }
+            requests
+        })
+    };
+    let load = [served(config("http/1.1")), served(config("h2"))];
+    let stopping: Vec<_> = (0..1000)
+        .map(|n| tokio::spawn(stop(STOPS[n % STOPS.len()], configs.clone(), server.address)))
+        .collect();
+    for client in stopping {
+        soon(client).await.unwrap();
+    }
+    done.store(true, Ordering::SeqCst);
+    let mut requests = 0;
+    for load in load {
+        requests += soon(load).await.unwrap();
+    }
+    assert_eq!(
+        seen.requests(),
+        requests,
+        "none was lost, and the others have asked for nothing"
+    );
+    eventually("no connection is left", || acceptor.connections() == 0).await;
+}
+
+/// With a header timeout that never comes, each of them stays: so it is the timeout that closes them.
+#[tokio::test]
+async fn it_is_the_header_timeout_that_closes_them() {
+    let scene = Scene::new();
+    let seen = Arc::new(Seen::default());
+    let config = |alpn| scene.client(&scene.c1, &[alpn]);
+    let configs = [config("http/1.1"), config("h2")];
+    for stops in &STOPS[2..] {
+        let run = async |timeout| {
+            let server = start(&scene.acceptor(LONG), about(&seen), |server| {
+                server.header_timeout(timeout)
+            })
+            .await;
+            let client = stop(*stops, configs.clone(), server.address);
+            tokio::time::timeout(Duration::from_secs(2), client).await
+        };
+        assert!(run(LONG).await.is_err(), "{stops:?}");
+        assert!(run(Duration::from_millis(100)).await.is_ok(), "{stops:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_idle_http1_connection_ends_and_one_of_http2_stays() {
+    let scene = Scene::new();
+    let seen = Arc::new(Seen::default());
+    let server = start(&scene.acceptor(LONG), about(&seen), |server| {
+        server.header_timeout(Duration::from_millis(200))
+    })
+    .await;
+    let config = |alpn| scene.client(&scene.c1, &[alpn]);
+    let mut two = h2(&config("h2"), server.address).await;
+    text(soon(two.send.send_request(get("/"))).await.unwrap()).await;
+    let mut one = h1(&config("http/1.1"), server.address).await;
+    text(soon(one.send.send_request(get1("/"))).await.unwrap()).await;
+    let _ = soon(one.end).await.unwrap();
+    assert_eq!(
+        text(soon(two.send.send_request(get("/"))).await.unwrap()).await,
+        "r1 c1"
+    );
+}
+
+#[tokio::test]
+async fn handshakes_beyond_the_limit_are_dropped_and_the_pending_ones_go_on() {
+    let scene = Scene::new();
+    let seen = Arc::new(Seen::default());
+    let acceptor = scene.acceptor(LONG).with_timeout(LONG);
+    let server = start(&acceptor, about(&seen), |server| server.max_handshakes(2)).await;
+    let config = scene.client(&scene.c1, &["http/1.1"]);
+    let mut first = TcpStream::connect(server.address).await.unwrap();
+    let _second = TcpStream::connect(server.address).await.unwrap();
+    let mut refused = TcpStream::connect(server.address).await.unwrap();
+    let closed = soon(refused.read(&mut [0])).await;
+    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+
+    // Whoever gives up makes room.
+    first.shutdown().await.unwrap();
+    drop(first);
+    loop {
+        match tls(&config, server.address).await {
+            Ok(_) => break,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait() {
+    let scene = Scene::new();
+    let seen = Arc::new(Seen::default());
+    let server = start(&scene.acceptor(LONG), about(&seen), |server| server.max_connections(2)).await;
+    let config = scene.client(&scene.c1, &["http/1.1"]);
+    let (mut first, _second) = (h1(&config, server.address).await, h1(&config, server.address).await);
+    let mut third = tokio::spawn({
+        let (config, address) = (Arc::clone(&config), server.address);
+        async move { h1(&config, address).await }
+    });
+    let waited = tokio::time::timeout(Duration::from_millis(200), &mut third).await;
+    assert!(waited.is_err());
+    let response = soon(first.send.send_request(get1("/"))).await.unwrap();
+    assert_eq!(text(response).await, "r1 c1");
+    drop(first);
+    let mut third = soon(third).await.unwrap();
+    let response = soon(third.send.send_request(get1("/"))).await.unwrap();
+    assert_eq!(text(response).await, "r1 c1");
+}

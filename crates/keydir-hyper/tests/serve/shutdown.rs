@@ -1,0 +1,128 @@
+//! The end of a server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::client::{closes, get, get1, h1, h2, text, tls};
+use crate::scene::{LONG, Scene, Seen, about, answering, eventually, soon, start};
+
+#[tokio::test]
+async fn what_is_in_flight_is_finished_and_nothing_new_is_accepted() {
+    let scene = Scene::new();
+    let (started, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (told, wait) = (Arc::clone(&started), Arc::clone(&go));
+    let service = answering(move |_| {
+        told.add_permits(1);
+        let wait = Arc::clone(&wait);
+        async move {
+            wait.acquire().await.unwrap().forget();
+            Response::new(Full::<Bytes>::from("done"))
+        }
+    });
+    let (end, ended) = oneshot::channel::<()>();
+    let mut server = start(&scene.acceptor(LONG), service, |server| {
+        let when = async { ended.await.unwrap() };
+        server.shutdown(when).shutdown_grace(LONG)
+    })
+    .await;
+    let config = |alpn| scene.client(&scene.c1, &[alpn]);
+    let mut one = h1(&config("http/1.1"), server.address).await;
+    let mut two = h2(&config("h2"), server.address).await;
+    let first = tokio::spawn(one.send.send_request(get1("/")));
+    let second = tokio::spawn(two.send.send_request(get("/")));
+    started.acquire_many(2).await.unwrap().forget();
+    end.send(()).unwrap();
+    let refused = async { while TcpStream::connect(server.address).await.is_ok() {} };
+    soon(refused).await;
+    assert!(!server.task.is_finished());
+    go.add_permits(2);
+    let first = soon(first).await.unwrap().unwrap();
+    assert!(closes(&first));
+    assert_eq!(text(first).await, "done");
+    assert_eq!(text(soon(second).await.unwrap().unwrap()).await, "done");
+    soon(&mut server.task).await.unwrap();
+}
+
+/// Clients that are idle may have a request on its way: it is answered, and no connection is closed before.
+#[tokio::test]
+async fn idle_connections_get_a_last_answer_and_end_before_the_grace() {
+    let scene = Scene::new();
+    let seen = Arc::new(Seen::default());
+    let (end, ended) = oneshot::channel::<()>();
+    let mut server = start(&scene.acceptor(LONG), about(&seen), |server| {
+        let when = async { ended.await.unwrap() };
+        server.shutdown(when).shutdown_grace(Duration::from_secs(4))
+    })
+    .await;
+    let config = |alpn| scene.client(&scene.c1, &[alpn]);
+    let mut asks = h1(&config("http/1.1"), server.address).await;
+    let mut idle = h1(&config("http/1.1"), server.address).await;
+    let mut two = h2(&config("h2"), server.address).await;
+    for client in [&mut asks, &mut idle] {
+        text(soon(client.send.send_request(get1("/"))).await.unwrap()).await;
+    }
+    text(soon(two.send.send_request(get("/"))).await.unwrap()).await;
+    end.send(()).unwrap();
+    let last = soon(asks.send.send_request(get1("/"))).await.unwrap();
+    assert!(closes(&last));
+    assert_eq!(text(last).await, "r1 c1");
+    soon(asks.end).await.unwrap().unwrap();
+    let last = soon(two.send.send_request(get("/"))).await.unwrap();
+    assert_eq!(text(last).await, "r1 c1");
+    soon(two.end).await.unwrap().unwrap();
+    soon(idle.end).await.unwrap().unwrap();
+    soon(&mut server.task).await.unwrap();
+    assert_eq!(seen.requests(), 5);
+}
+
+#[tokio::test]
+async fn what_never_ends_is_cut_at_the_end_of_the_grace() {
+    let scene = Scene::new();
+    let started = Arc::new(Semaphore::new(0));
+    let told = Arc::clone(&started);
+    let service = answering(move |_| {
+        told.add_permits(1);
+        std::future::pending()
+    });
+    let (end, ended) = oneshot::channel::<()>();
+    let mut server = start(&scene.acceptor(LONG).with_timeout(LONG), service, |server| {
+        let when = async { ended.await.unwrap() };
+        server.shutdown(when).shutdown_grace(Duration::from_millis(300))
+    })
+    .await;
+    let config = |alpn| scene.client(&scene.c1, &[alpn]);
+    let mut one = h1(&config("http/1.1"), server.address).await;
+    let mut two = h2(&config("h2"), server.address).await;
+    let _silent = TcpStream::connect(server.address).await.unwrap();
+    let answers = (
+        tokio::spawn(one.send.send_request(get1("/"))),
+        tokio::spawn(two.send.send_request(get("/"))),
+    );
+    started.acquire_many(2).await.unwrap().forget();
+    end.send(()).unwrap();
+    assert!(soon(answers.0).await.unwrap().is_err());
+    assert!(soon(answers.1).await.unwrap().is_err());
+    soon(&mut server.task).await.unwrap();
+    eventually("no connection is left", || server.acceptor.connections() == 0).await;
+}
+
+/// Dropped, a server leaves its connections alone.
+#[tokio::test]
+async fn connections_outlive_a_server_that_is_dropped() {
+    let scene = Scene::new();
+    let seen = Arc::new(Seen::default());
+    let mut server = start(&scene.acceptor(LONG), about(&seen), |server| server).await;
+    let config = scene.client(&scene.c1, &["http/1.1"]);
+    let mut client = h1(&config, server.address).await;
+    server.task.abort();
+    assert!((&mut server.task).await.unwrap_err().is_cancelled());
+    assert!(tls(&config, server.address).await.is_err());
+    let response = soon(client.send.send_request(get1("/"))).await.unwrap();
+    assert_eq!(text(response).await, "r1 c1");
+}
