@@ -62,6 +62,9 @@ impl View for AnyUse {
             Tls::Anchors(view) => return Ok(view.parse(revision)?.map(|_| bytes)),
             Tls::No => {}
         }
+        if ["password-login", "password-check"].contains(&self.usage.name()) {
+            revision.user_name()?;
+        }
         match self.usage.name() {
             "symmetric" => symmetric(&bytes)?,
             "signing" => {
@@ -76,11 +79,6 @@ impl View for AnyUse {
                 if let (Some(public), Some(private)) = (public, private) {
                     agree(&public, &private)?;
                 }
-            }
-            "password-login" | "password-check"
-                if revision.part("username").is_none() && (revision.is_flat() || revision.id().as_str().len() > 63) =>
-            {
-                return Err(Unusable::new("no-user-name", "it has no user name, and the id is none"));
             }
             "password-check" if !is_phc(&bytes) => {
                 return Err(Unusable::new("bad-hash", "it is no PHC string").part("password-hash"));

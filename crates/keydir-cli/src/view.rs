@@ -75,9 +75,9 @@ impl AnyView {
                 let spki = revision.part("private").map(|pem| self.public_half(pem)).transpose()?;
                 self.agree(revision.part("public"), spki.flatten())
             }
-            "password-login" => user_name(revision),
+            "password-login" => revision.user_name().map(drop),
             "password-check" => {
-                user_name(revision)?;
+                revision.user_name()?;
                 let is_phc = is_phc(revision.text("password-hash")?);
                 let reason = "it is no PHC string: $algorithm$parameters$salt$hash";
                 is_phc
@@ -219,17 +219,6 @@ fn is_der(bytes: &[u8]) -> bool {
     let Sequence(inner) = &object.content else { return false };
     let first = inner.first().map(|first| &first.content);
     rest.is_empty() && matches!(first, Some(Sequence(_) | Integer(_)))
-}
-
-fn user_name(revision: &Revision<'_>) -> Result<(), Unusable> {
-    let id = revision.id().as_str();
-    let no = |reason| Err(Unusable::new("no-user-name", reason));
-    match revision.part("username") {
-        Some(_) => revision.text("username").map(|_| ()),
-        None if revision.is_flat() => no("it has no part \"username\", and the flat layout has no id to take instead"),
-        None if id.len() > 63 => no("it has no part \"username\", and its id is longer than a user name (63 bytes)"),
-        None => Ok(()),
-    }
 }
 
 /// `$id[$v=version][$params][$salt[$hash]]`, as far as its form goes.

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use http::HeaderValue;
-use keydir::Unusable;
+use keydir::{Revision, Unusable};
 use zeroize::Zeroizing;
 
-/// Longer credentials are refused. hyper and others take 16 KiB of headers in an HTTP/2 request, all of them together
+/// Longer credentials are refused, in files and in requests. hyper and others take 16 KiB of headers in an HTTP/2 request, all of them together
 /// (SETTINGS_MAX_HEADER_LIST_SIZE: RFC 9113, 6.5.2); the rest is for the others.
-const LONGEST: usize = 15 * 1024;
+pub(crate) const LONGEST: usize = 15 * 1024;
 
 /// What stands in a header: never indexed by HTTP/2, not shown by `Debug`, erased with its last clone.
 pub(crate) fn sensitive(scheme: &str, credential: &[u8]) -> Result<HeaderValue, Unusable> {
@@ -30,4 +30,14 @@ pub(crate) fn sensitive(scheme: &str, credential: &[u8]) -> Result<HeaderValue, 
     })?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// The user's name of a login that goes by HTTP's Basic scheme.
+pub(crate) fn basic_user<'a>(revision: &Revision<'a>) -> Result<&'a str, Unusable> {
+    let name = revision.user_name()?;
+    if name.contains(|c: char| c == ':' || c.is_control()) {
+        let reason = "it has a colon or a control character, which HTTP's Basic scheme cannot send (RFC 7617, 2)";
+        return Err(Unusable::new("bad-user-name", reason).part("username"));
+    }
+    Ok(name)
 }

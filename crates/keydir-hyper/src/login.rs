@@ -13,10 +13,7 @@ use keydir::{
 };
 use zeroize::Zeroizing;
 
-use crate::header_value::sensitive;
-
-/// An id may be a user name up to this length (convention, section 5).
-const LONGEST_ID: usize = 63;
+use crate::header_value::{basic_user, sensitive};
 
 /// The user name and password that a client presents: the primary of a directory, at each request. Cheap to clone.
 ///
@@ -115,7 +112,7 @@ impl View for LoginView {
     }
 
     fn parse(&self, revision: &Revision<'_>) -> Result<Parsed<PresentedLogin>, Unusable> {
-        let user = user_name(revision)?;
+        let user = basic_user(revision)?;
         let password = revision.text("password")?;
         if password.contains(char::is_control) {
             let reason = "it has a control character, which HTTP's Basic scheme cannot send (RFC 7617, 2): publish \
@@ -137,25 +134,4 @@ impl View for LoginView {
     fn combine(&self, _: &Candidates<'_, PresentedLogin>) -> Result<(), Broken> {
         Ok(())
     }
-}
-
-fn user_name<'a>(revision: &Revision<'a>) -> Result<&'a str, Unusable> {
-    let id = revision.id().as_str();
-    let no = |reason| Err(Unusable::new("no-user-name", reason));
-    if revision.part("username").is_some() {
-        let name = revision.text("username")?;
-        let sendable = !name.contains(|c: char| c == ':' || c.is_control());
-        let reason = "it has a colon or a control character, which HTTP's Basic scheme cannot send (RFC 7617, 2)";
-        return match sendable {
-            true => Ok(name),
-            false => Err(Unusable::new("bad-user-name", reason).part("username")),
-        };
-    }
-    if revision.is_flat() {
-        return no("it has no part \"username\", and the flat layout has no id to take instead: add one");
-    }
-    if id.len() > LONGEST_ID {
-        return no("it has no part \"username\", and its id is longer than a user name (63 bytes): add one");
-    }
-    Ok(id)
 }

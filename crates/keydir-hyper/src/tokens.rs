@@ -12,9 +12,7 @@ use keydir::{
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Longer credentials are refused, in files and in requests. hyper takes 16 KiB of headers in an HTTP/2 request, all of
-/// them together; the rest is for the others.
-pub(crate) const LONGEST: usize = 15 * 1024;
+use crate::header_value::LONGEST;
 
 /// The tokens that a server accepts: any usable revision of a directory, with no primary needed. Cheap to clone.
 ///

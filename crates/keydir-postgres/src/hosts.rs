@@ -41,7 +41,7 @@ pub(crate) fn hosts(config: &Config) -> Vec<Config> {
                 one.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
             }
         }
-        one.port(ports.get(index).or(ports.first()).copied().unwrap_or(5432));
+        one.port(ports.get(index).or_else(|| ports.first()).copied().unwrap_or(5432));
         one
     };
     let mut hosts: Vec<Config> = (0..count).map(of).collect();

@@ -213,6 +213,24 @@ impl<'a> Revision<'a> {
             .ok_or_else(|| Unusable::new("incomplete", format!("it has no part {name:?}")).part(name))
     }
 
+    /// The user's name of a login (convention, section 5): the part `username`, or the id where there is none, if it is
+    /// short enough for one and says anything.
+    pub fn user_name(&self) -> Result<&'a str, Unusable> {
+        const LONGEST_ID: usize = 63;
+        let no = |reason| Err(Unusable::new("no-user-name", reason));
+        let id = self.id.as_str();
+        match self.part("username") {
+            Some(_) => self.text("username"),
+            None if self.flat => {
+                no("it has no part \"username\", and the flat layout has no id to take instead: add one")
+            }
+            None if id.len() > LONGEST_ID => {
+                no("it has no part \"username\", and its id is longer than a user name (63 bytes): add one")
+            }
+            None => Ok(id),
+        }
+    }
+
     /// A part that must be there and be UTF-8.
     pub fn text(&self, name: &str) -> Result<&'a str, Unusable> {
         std::str::from_utf8(self.need(name)?).map_err(|_| Unusable::new("not-utf8", "it is not UTF-8").part(name))

@@ -9,8 +9,8 @@ use keydir::Secret;
 use super::authenticated::Authenticated;
 use super::challenge::Challenge;
 use super::credentials::{Why, of_scheme};
+use crate::header_value::LONGEST;
 use crate::passwords::Passwords;
-use crate::tokens::LONGEST;
 
 /// The ways to authenticate by `Authorization: Basic`.
 #[derive(Clone, Debug, Default)]

@@ -9,9 +9,7 @@ use std::sync::OnceLock;
 use keydir::{Broken, Candidates, Fingerprint, Parsed, Revision, RevisionId, Unusable, Usage, View, uses};
 
 use super::hash::Hash;
-
-/// An id may be a user name up to this length (convention, section 5).
-const LONGEST_ID: usize = 63;
+use crate::header_value::basic_user;
 
 /// A wrong password is tried against all hashes of its user. Rotation needs two.
 const MOST_OF_A_USER: usize = 16;
@@ -96,7 +94,7 @@ impl View for PasswordsView {
     }
 
     fn parse(&self, revision: &Revision<'_>) -> Result<Parsed<AcceptedPassword>, Unusable> {
-        let user = user_name(revision)?.to_owned();
+        let user = basic_user(revision)?.to_owned();
         let hash = Hash::parse(revision.text("password-hash")?).map_err(|unusable| unusable.part("password-hash"))?;
         let verified = OnceLock::new();
         Ok(Parsed::new(AcceptedPassword { user, hash, verified }))
@@ -120,25 +118,4 @@ impl View for PasswordsView {
         }
         Ok(users)
     }
-}
-
-fn user_name<'a>(revision: &Revision<'a>) -> Result<&'a str, Unusable> {
-    let id = revision.id().as_str();
-    let no = |reason| Err(Unusable::new("no-user-name", reason));
-    if revision.part("username").is_some() {
-        let name = revision.text("username")?;
-        let sendable = !name.contains(|c: char| c == ':' || c.is_control());
-        let reason = "it has a colon or a control character, which HTTP Basic cannot send (RFC 7617, 2)";
-        return match sendable {
-            true => Ok(name),
-            false => Err(Unusable::new("bad-user-name", reason).part("username")),
-        };
-    }
-    if revision.is_flat() {
-        return no("it has no part \"username\", and the flat layout has no id to take instead");
-    }
-    if id.len() > LONGEST_ID {
-        return no("it has no part \"username\", and its id is longer than a user name (63 bytes)");
-    }
-    Ok(id)
 }

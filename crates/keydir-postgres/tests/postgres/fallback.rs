@@ -7,7 +7,7 @@ use keydir_postgres::{Login, Refused};
 use tokio::sync::Barrier;
 
 use crate::directory::{login, login_with, logins, password, plain, primary};
-use crate::server::{Database, eventually};
+use crate::server::{Database, PATIENCE, eventually};
 
 async fn with_roles(revisions: &[&str]) -> Database {
     let database = Database::new().await;
@@ -33,7 +33,7 @@ async fn revision(login: &Login) -> String {
 
 /// Connects until it is with this revision.
 async fn until_it_is(login: &Login, wanted: &str) {
-    let end = Instant::now() + std::time::Duration::from_secs(60);
+    let end = Instant::now() + PATIENCE;
     while revision(login).await != wanted {
         assert!(Instant::now() < end, "it never came to {wanted}");
         tokio::task::yield_now().await;

@@ -9,6 +9,7 @@ use keydir_rustls::rustls::pki_types::pem::PemObject;
 use keydir_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio_postgres::config::SslNegotiation;
 use tokio_rustls::TlsAcceptor;
 
 use crate::directory::{anchors, credentials, password};
@@ -17,6 +18,9 @@ use crate::server::{Database, Server};
 
 const CLEAR: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
 const MD5: &[u8] = b"R\0\0\0\x0c\0\0\0\x05salt";
+
+/// SSLRequest.
+const ASKS_FOR_TLS: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// What each connection has sent, in order.
 type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
@@ -36,9 +40,9 @@ impl Impostor {
             let config = ServerConfig::builder_with_provider(provider)
                 .with_safe_default_protocol_versions()
                 .unwrap();
-            TlsAcceptor::from(Arc::new(
-                config.with_no_client_auth().with_single_cert(chain, key).unwrap(),
-            ))
+            let mut config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
+            config.alpn_protocols = vec![b"postgresql".to_vec()];
+            TlsAcceptor::from(Arc::new(config))
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, heard) = (listener.local_addr().unwrap(), Heard::default());
@@ -52,16 +56,19 @@ impl Impostor {
                     heard.lock().unwrap().push(Vec::new());
                     tokio::spawn(async move {
                         let mut first = [0; 8];
-                        if tcp.peek(&mut first).await.unwrap() == 8 && first[4..] == [4, 0xd2, 0x16, 0x2f] {
+                        while tcp.peek(&mut first).await.unwrap() < first.len() {}
+                        if first == ASKS_FOR_TLS {
                             tcp.read_exact(&mut first).await.unwrap();
-                            tcp.write_all(if acceptor.is_some() { b"S" } else { b"N" })
-                                .await
-                                .unwrap();
+                            let answer = if acceptor.is_some() { b"S" } else { b"N" };
+                            tcp.write_all(answer).await.unwrap();
                         }
                         match acceptor {
                             None => serve(tcp, asks, number, &heard).await,
                             Some(acceptor) => {
                                 if let Ok(tls) = acceptor.accept(tcp).await {
+                                    // Without the request in clear, the protocol is to be said there.
+                                    let said = tls.get_ref().1.alpn_protocol().is_some();
+                                    assert!(said || first == ASKS_FOR_TLS);
                                     serve(tls, asks, number, &heard).await;
                                 }
                             }
@@ -74,6 +81,10 @@ impl Impostor {
     }
 
     fn login(&self, mode: SslMode) -> Login {
+        self.login_by(SslNegotiation::Postgres, mode)
+    }
+
+    fn login_by(&self, negotiation: SslNegotiation, mode: SslMode) -> Login {
         let files = ["r1", "r2"].map(|revision| (format!("{revision}.password"), password(revision)));
         let mut files = files.to_vec();
         files[1].0.push_str(".primary");
@@ -81,7 +92,8 @@ impl Impostor {
         config
             .host("localhost")
             .hostaddr(self.address.ip())
-            .port(self.address.port());
+            .port(self.address.port())
+            .ssl_negotiation(negotiation);
         Login::new(config, &credentials(files).1, mode).unwrap()
     }
 
@@ -140,17 +152,19 @@ async fn it_gets_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verified_server_may_ask() {
     let ca = Ca::new("ours");
-    let impostor = Impostor::new(CLEAR, Some(&ca.leaf("localhost"))).await;
-    let login = impostor.login(SslMode::VerifyFull(anchors(&ca)));
-    let connecting = tokio::spawn(async move { login.connect().await.map(drop) });
-    let told = || {
-        impostor
-            .heard()
-            .iter()
-            .any(|bytes| bytes.windows(6).any(|bytes| bytes == b"canary"))
-    };
-    assert!(crate::server::eventually(told));
-    connecting.abort();
+    for negotiation in [SslNegotiation::Postgres, SslNegotiation::Direct] {
+        let impostor = Impostor::new(CLEAR, Some(&ca.leaf("localhost"))).await;
+        let login = impostor.login_by(negotiation, SslMode::VerifyFull(anchors(&ca)));
+        let connecting = tokio::spawn(async move { login.connect().await.map(drop) });
+        let told = || {
+            impostor
+                .heard()
+                .iter()
+                .any(|bytes| bytes.windows(6).any(|bytes| bytes == b"canary"))
+        };
+        assert!(crate::server::eventually(told));
+        connecting.abort();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

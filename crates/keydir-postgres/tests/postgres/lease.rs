@@ -1,8 +1,11 @@
 //! What a session was made with, and what becomes of it.
 
+use std::io;
+use std::sync::{Arc, Mutex};
+
 use keydir_postgres::{Login, SslMode};
 
-use crate::directory::{credentials, login, logins, password, plain};
+use crate::directory::{credentials, login, login_with, logins, password, plain, primary};
 use crate::proxy::Proxy;
 use crate::server::{Database, eventually};
 
@@ -132,23 +135,44 @@ async fn the_server_can_tell_the_revision() {
     assert_eq!(names, [[database.role("r2"), "shop/r2".to_owned()]]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+/// What was logged on this thread.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// On one thread, so that all of it is logged here.
+#[tokio::test]
 async fn nothing_prints_a_password() {
+    let logged = Logged::default();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
+    let writer = logged.clone();
+    let _logging = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
     let database = with_roles().await;
-    let bad = crate::directory::login_with(&database, "r3", "canary of a third revision");
-    let files = [login(&database, "r1"), crate::directory::primary(bad)].concat();
-    let (dir, plain) = plain(&database, files);
-    let connected = plain.connect().await.unwrap();
-    let tls = connected.1.tls();
-    let (dir2, other) = crate::directory::plain(&database, logins(&database, &["r9"]));
-    let error = other.connect().await.err().unwrap();
+    let bad = primary(login_with(&database, "r3", "canary of a third revision"));
+    let (dir, plain) = plain(&database, [login(&database, "r1"), bad].concat());
+    let (_client, lease) = plain.connect().await.unwrap();
+    let (_, unknown) = crate::directory::plain(&database, logins(&database, &["r9"]));
+    let error = unknown.connect().await.map(drop).unwrap_err();
+    let credentials = plain.credentials();
     let all = format!(
-        "{plain:?} {:?} {:?} {:?} {tls:?} {error:?} {error} {dir:?} {dir2:?} {:?}",
-        connected.1,
-        plain.credentials(),
-        **plain.credentials().primary().unwrap(),
+        "{plain:?} {lease:?} {credentials:?} {:?} {:?} {error:?} {error} {dir:?} {:?} {:?}",
+        **credentials.primary().unwrap(),
+        lease.tls(),
+        credentials.live().load(),
         keydir::report()
     );
     assert!(!all.contains("canary"), "{all}");
+    let logged = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+    assert!(logged.contains("revision=r3"), "{logged}");
+    assert!(!logged.contains("canary"), "{logged}");
     assert!(!database.server.log().contains("canary"));
 }

@@ -15,10 +15,12 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 use crate::pki::{Ca, Leaf};
 
 const MISSING: &str = "PostgreSQL 13 or newer is not installed: apt-get install -y postgresql";
-const PATIENCE: Duration = Duration::from_secs(60);
+/// What takes longer does not happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Stays until its input ends, which it does with this process, however that ends.
+/// Stays until its input ends, which it does with this process, however that ends. A signal to all of us is none to it.
 const KEEPER: &str = r#"
+trap '' HUP INT TERM
 "$1/postgres" -D "$2/data" -k "$2" -p "$3" 2>>"$2/log" &
 server=$!
 cat >/dev/null

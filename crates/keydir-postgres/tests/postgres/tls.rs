@@ -3,13 +3,14 @@
 use keydir::Dir;
 use keydir_postgres::{Lease, Login, LoginError, SslMode};
 use keydir_rustls::TrustAnchors;
+use tokio::time::timeout;
 use tokio_postgres::Client;
 use tokio_postgres::config::ChannelBinding;
 use tokio_postgres::error::SqlState;
 
 use crate::directory::{anchors, credentials, logins, password};
 use crate::pki::Ca;
-use crate::server::{Database, Server, eventually};
+use crate::server::{Database, PATIENCE, Server, eventually};
 
 async fn with_role(server: &'static Server) -> Database {
     let database = Database::without_rules(server).await;
@@ -168,7 +169,8 @@ pub(crate) async fn is_cancelled(database: &Database, client: &Client, lease: &L
         while database.sql(&sleeps).await.is_empty() {}
         client.cancel_token().cancel_query(lease.tls()).await.unwrap();
     };
-    let (error, ()) = tokio::join!(query, cancel);
+    let both = async { tokio::join!(query, cancel) };
+    let (error, ()) = timeout(PATIENCE, both).await.expect("it was not cancelled");
     assert_eq!(error.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
 }
 
