@@ -31,13 +31,13 @@ pub use written::{Written, ca_file, folder_in_memory, leaf_files};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-/// Waits until something is the case; panics with `what` after 20 seconds.
+/// Waits until something is the case; panics with `what` after a minute.
 pub fn eventually(what: &str, mut is_the_case: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_the_case() {
         assert!(
-            begun.elapsed() < Duration::from_secs(20),
-            "still not the case after 20 s: {what}"
+            begun.elapsed() < program::PATIENCE,
+            "still not the case after a minute: {what}"
         );
         std::thread::sleep(Duration::from_millis(2));
     }

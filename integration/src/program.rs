@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// No program of a test takes longer for what it is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// No program of a test takes longer for what it is waited for. Longer than a poll takes to come: who starts while
+/// another test has all of inotify ([`crate::without_events`]) sees a publication no sooner.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program of `examples/`. All of them are built once for each test process; if they are up to date, that is a
 /// matter of a moment.

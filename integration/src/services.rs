@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::program::{End, Program, example, free_port};
+use crate::program::{End, PATIENCE, Program, example, free_port};
 
 /// Waits until a program, which logs at `info`, has loaded so many publications of a directory.
 pub fn loaded(program: &Program, directory: &Path, generation: u64) {
@@ -181,7 +181,7 @@ impl Call {
                 return line;
             }
             assert!(
-                begun.elapsed().as_secs() < 20,
+                begun.elapsed() < PATIENCE,
                 "no line comes with {what}; the last was {line}"
             );
         }

@@ -66,7 +66,7 @@ impl Scene {
         self.files.path().join(name)
     }
 
-    /// Removes the CA of `old`, and waits until a full handshake with it is refused.
+    /// Removes the CA of `old`, and waits until a client of it is refused.
     fn remove_old(&mut self) {
         self.cas.remove("c1");
         self.until_old_is_refused();
@@ -79,10 +79,13 @@ impl Scene {
         self.until_old_is_refused();
     }
 
+    /// By the verifier: a handshake that was too slow, or overtaken, fails too, and says nothing of the next. One
+    /// client, which resumes in TLS 1.2, since each new session would push another out of the server's store.
     fn until_old_is_refused(&self) {
+        let client = PlainClient::new(self.serve.port, &[&self.servers], Some(&self.old), Version::Tls12);
         eventually("a client of c1 is refused", || {
-            let client = PlainClient::new(self.serve.port, &[&self.servers], Some(&self.old), Version::Tls13);
-            client.get().is_err()
+            let refused = client.get().err();
+            refused.is_some_and(|error| error.to_string().contains("received fatal alert"))
         });
     }
 
@@ -141,7 +144,8 @@ fn openssl_s_client() {
             }
             // A TLS 1.3 session in the server's memory serves once, so each gets another.
             for name in ["old", "new"] {
-                s_client(&scene, version, name, ["-sess_out", name]);
+                let end = s_client(&scene, version, name, ["-sess_out", name]);
+                assert_eq!(answers(&end.stdout), [Scene::answer(name, false)], "{case}: {end:?}");
             }
             scene.remove_old();
             let end = s_client(&scene, version, "old", ["-sess_in", "old"]);
@@ -166,10 +170,10 @@ fn openssl_s_client_whom_a_crl_revokes() {
             fs::write(scene.file("neighbour.key"), &neighbour.key).unwrap();
             let answer = |name: &str, resumed: bool| json!({"revision": "r1", "client": {"subject": format!("CN={name}"), "ca": "c1"}, "resumed": resumed});
             for name in ["old", "neighbour"] {
-                s_client(&scene, version, name, ["-sess_out", name]);
-                let end = s_client(&scene, version, name, ["-sess_in", name]);
-                assert_eq!(answers(&end.stdout), [answer(name, true)], "{case}: {end:?}");
-                s_client(&scene, version, name, ["-sess_out", name]);
+                for (session, resumed) in [("-sess_out", false), ("-sess_in", true), ("-sess_out", false)] {
+                    let end = s_client(&scene, version, name, [session, name]);
+                    assert_eq!(answers(&end.stdout), [answer(name, resumed)], "{case}: {end:?}");
+                }
             }
             scene.revoke_old();
             let end = s_client(&scene, version, "old", ["-sess_in", "old"]);

@@ -34,7 +34,7 @@ pub struct Crl {
     /// Which of the keys of its issuer's name has signed it, as far as it says (section 5.2.1).
     key_id: Option<Box<[u8]>>,
     scope: Option<Scope>,
-    /// Serial numbers, in the form that webpki gives to those of certificates.
+    /// Serial numbers, without leading zeros.
     revoked: HashSet<Box<[u8]>>,
     /// The key that verifies the signature, as soon as it is known.
     signer: OnceLock<Box<[u8]>>,
@@ -62,7 +62,7 @@ impl Crl {
         let parsed = BorrowedCertRevocationList::from_der(der).map_err(|error| unusable(&error))?;
         let revoked = parsed
             .into_iter()
-            .map(|revoked| Ok(revoked?.serial_number.into()))
+            .map(|revoked| Ok(digits(revoked?.serial_number).into()))
             .collect::<Result<_, webpki::Error>>()
             .map_err(|error| unusable(&error))?;
         // webpki keeps the rest to itself, but has found it in its place.
@@ -108,8 +108,7 @@ impl Crl {
             match extension.parsed_extension() {
                 ParsedExtension::CRLNumber(_) => {
                     let (number, _) = step(extension.value)?;
-                    let zeros = number.iter().take_while(|byte| **byte == 0).count();
-                    crl.number = Some(number.get(zeros..)?.into());
+                    crl.number = Some(digits(number).into());
                 }
                 ParsedExtension::AuthorityKeyIdentifier(id) => {
                     crl.key_id = id.key_identifier.as_ref().map(|id| id.0.into());
@@ -161,8 +160,10 @@ impl Crl {
         self.next_update
     }
 
+    /// Whether the certificate with this serial number stands in it. A CA may write a number in a certificate and in a
+    /// list in two ways, though DER has one: leading zeros make no difference.
     pub(crate) fn revokes(&self, serial: &[u8]) -> bool {
-        self.revoked.contains(serial)
+        self.revoked.contains(digits(serial))
     }
 
     /// Whether it revokes nothing that these do not revoke.
@@ -192,16 +193,22 @@ impl Crl {
     }
 
     /// Whether it says so itself that this key has signed it.
-    pub(crate) fn points_to(&self, key_id: Option<&[u8]>) -> bool {
-        self.key_id.is_some() && self.key_id.as_deref() == key_id
+    pub(crate) fn points_to(&self, key_id: &[u8]) -> bool {
+        self.key_id.as_deref() == Some(key_id)
     }
 
-    /// Whether both are of the same key, as far as is known.
-    pub(crate) fn has_the_key_of(&self, other: &Self) -> bool {
-        match (self.signer.get(), other.signer.get()) {
-            (Some(one), Some(other)) => one == other,
-            _ => other.points_to(self.key_id.as_deref()),
+    /// The key that is known to have signed it (a SubjectPublicKeyInfo without its header).
+    pub(crate) fn signer(&self) -> Option<&[u8]> {
+        self.signer.get().map(AsRef::as_ref)
+    }
+
+    /// Whether both are of the same key; `None` if nobody can tell.
+    pub(crate) fn has_the_key_of(&self, other: &Self) -> Option<bool> {
+        if self.fingerprint == other.fingerprint {
+            return Some(true);
         }
+        let by_key = self.signer().zip(other.signer()).map(|(one, other)| one == other);
+        by_key.or_else(|| Some(self.key_id.as_ref()? == other.key_id.as_ref()?))
     }
 
     pub(crate) fn has_the_scope_of(&self, other: &Self) -> bool {
@@ -222,6 +229,12 @@ impl Crl {
             Some(Some(points)) => points.iter().any(|uri| scope.uris.contains(uri)),
             None => false,
         }
+    }
+
+    /// Whether it is newer than another list of its key and about the same certificates. Of two of the same number and
+    /// date, which no CA should make, none is.
+    pub(crate) fn supersedes(&self, other: &Self) -> bool {
+        self.newest_first(other) == Ordering::Less && self.has_the_scope_of(other)
     }
 
     /// The newest first, by number, then by date.
@@ -265,6 +278,12 @@ impl Signed {
         });
         Some(fitting.any(|algorithm| algorithm.verify_signature(key, &self.message, &self.signature).is_ok()))
     }
+}
+
+/// A number that is not negative, without leading zeros.
+fn digits(integer: &[u8]) -> &[u8] {
+    let zeros = integer.iter().take_while(|byte| **byte == 0).count();
+    integer.get(zeros..).unwrap_or_default()
 }
 
 /// The bytes of a bit string of whole bytes.
@@ -371,8 +390,9 @@ mod tests {
             assert!(crl.has_expired_by(written(year + 1)) && !crl.has_expired_by(written(year)));
             assert!(crl.issuer().contains("CN=mesh"), "{}", crl.issuer());
             assert_eq!(crl.revoked(), 2);
-            // As webpki has serial numbers: as they are encoded.
             assert!(crl.revokes(&[5]) && crl.revokes(&[0, 0x80, 1]) && !crl.revokes(&[6]));
+            // As no CA should write them.
+            assert!(crl.revokes(&[0, 5]) && crl.revokes(&[0x80, 1]) && !crl.revokes(&[5, 0]));
 
             let algorithms = provider().unwrap().signature_verification_algorithms.all;
             assert!(!crl.is_signed_by(&key(&other), algorithms) && !crl.is_signed_by(&[], algorithms));
@@ -408,7 +428,7 @@ mod tests {
             let algorithms = provider().unwrap().signature_verification_algorithms.all;
             if let Ok(crl) = Crl::read(&der) {
                 let _ = (crl.issuer(), crl.is_signed_by(&der, algorithms), crl.covers(&der, true));
-                let _ = (crl.newest_first(&crl), crl.points_to(Some(&der)), format!("{crl:?}"));
+                let _ = (crl.newest_first(&crl), crl.points_to(&der), format!("{crl:?}"));
             }
         }
     }

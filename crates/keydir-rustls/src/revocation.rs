@@ -4,9 +4,11 @@
 //! a CA with a new key under its old name would refuse every leaf of one of the two, and of two lists of a CA the older
 //! might decide. Here a list counts for the key that verifies it, and of several the newest.
 
+mod changes;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
 use webpki::{Cert, Error, VerifiedPath};
@@ -131,13 +133,22 @@ impl Revocations {
             })
     }
 
-    /// Looks up the certificates of a path; the answer holds until the second that is returned.
-    pub(crate) fn check(&self, path: &VerifiedPath<'_>, now: UnixTime) -> Result<u64, Error> {
+    /// Looks up the certificates of a path to an anchor, of which the subjectKeyIdentifier is given; the answer holds
+    /// until the second that is returned.
+    pub(crate) fn check(
+        &self,
+        path: &VerifiedPath<'_>,
+        anchor_key_id: Option<&[u8]>,
+        now: UnixTime,
+    ) -> Result<u64, Error> {
         let mut until = u64::MAX;
         if self.by_issuer.is_empty() && !self.policy.deny_unknown {
             return Ok(until);
         }
-        let mut issuer = Issuer::Anchor(path.anchor().subject_public_key_info.as_ref());
+        let mut issuer = Issuer::Anchor {
+            key: path.anchor().subject_public_key_info.as_ref(),
+            key_id: anchor_key_id,
+        };
         if !self.policy.only_end_entity {
             for certificate in path.intermediate_certificates().rev() {
                 until = until.min(self.look_up(certificate, false, &issuer, now)?);
@@ -184,67 +195,28 @@ impl Revocations {
         }
     }
 
-    /// Of the lists of a name those of this key, the newest of each scope.
+    /// Of the lists of a name those of this key that are not superseded.
     fn of_key<'a>(&self, of_name: &'a [Arc<Crl>], issuer: &Issuer<'_>) -> Result<Vec<&'a Crl>, Error> {
         let key = issuer.key();
         let mut of_key: Vec<&Crl> = Vec::new();
         for crl in of_name {
-            if of_key.iter().any(|newer| newer.has_the_scope_of(crl)) {
+            if of_key.iter().any(|newer| newer.supersedes(crl)) {
                 continue;
             }
             if crl.is_signed_by(&key, self.algorithms) {
                 of_key.push(crl);
-            } else if issuer.key_id().is_some_and(|id| crl.points_to(Some(&id))) {
+            } else if crl.signer().is_none() && issuer.key_id().is_some_and(|id| crl.points_to(&id)) {
                 // Not of another key of that name, by its own word, but broken.
                 return Err(Error::InvalidCrlSignatureForPublicKey);
             }
         }
         Ok(of_key)
     }
-
-    /// Whether somebody who was let in by `last` may be refused now.
-    pub(crate) fn refuse_more_than(&self, last: &Self, now: SystemTime, then: Option<SystemTime>) -> bool {
-        let of_key = |crl: &Arc<Crl>, among: &Self| {
-            let of_name = among.by_issuer.get(crl.issuer_name()).cloned().unwrap_or_default();
-            let of_key = of_name.into_iter().filter(|other| other.has_the_key_of(crl));
-            of_key.collect::<Vec<_>>()
-        };
-        let is_known = |crl: &Arc<Crl>| last.all().any(|known| known.fingerprint() == crl.fingerprint());
-        let revokes_more = |crl: &Arc<Crl>| {
-            let before = of_key(crl, last);
-            !is_known(crl) && !crl.adds_nothing_to(before.iter().map(AsRef::as_ref))
-        };
-        let is_missed = |crl: &Arc<Crl>| !of_key(crl, self).iter().any(|other| other.has_the_scope_of(crl));
-        let ended = |crl: &Arc<Crl>| {
-            crl.has_expired_by(now) && !(is_known(crl) && then.is_some_and(|then| crl.has_expired_by(then)))
-        };
-        self.all().any(revokes_more)
-            || self.policy.deny_unknown && last.all().any(is_missed)
-            || self.policy.enforce_expiry && self.all().any(ended)
-    }
-
-    /// Tells of lists that are past their next update and were not so before.
-    pub(crate) fn tell_of_expired(&self, last: &Self, now: SystemTime, then: Option<SystemTime>) {
-        let known = |crl: &Crl| last.all().any(|known| known.fingerprint() == crl.fingerprint());
-        let told = |crl: &Crl| then.is_some_and(|then| crl.has_expired_by(then)) && known(crl);
-        for crl in self.all().filter(|crl| crl.has_expired_by(now) && !told(crl)) {
-            tracing::warn!(
-                issuer = crl.issuer(),
-                next_update = crl.next_update_seconds(),
-                enforced = self.policy.enforce_expiry,
-                "a CRL has expired: publish the current one"
-            );
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Arc<Crl>> {
-        self.by_issuer.values().flatten()
-    }
 }
 
 /// Whoever has signed a certificate on the path, and should have signed the CRLs about it.
 enum Issuer<'a> {
-    Anchor(&'a [u8]),
+    Anchor { key: &'a [u8], key_id: Option<&'a [u8]> },
     Intermediate(&'a Cert<'a>),
 }
 
@@ -252,7 +224,7 @@ impl Issuer<'_> {
     /// The SubjectPublicKeyInfo without its header.
     fn key(&self) -> Vec<u8> {
         match self {
-            Self::Anchor(key) => key.to_vec(),
+            Self::Anchor { key, .. } => key.to_vec(),
             Self::Intermediate(certificate) => {
                 let key = certificate.subject_public_key_info();
                 step(&key).map(|(key, _)| key.to_vec()).unwrap_or_default()
@@ -260,10 +232,9 @@ impl Issuer<'_> {
         }
     }
 
-    /// An anchor's lists were verified at load, so that one of another key is what it is.
     fn key_id(&self) -> Option<Vec<u8>> {
         match self {
-            Self::Anchor(_) => None,
+            Self::Anchor { key_id, .. } => key_id.map(<[u8]>::to_vec),
             Self::Intermediate(certificate) => subject_key_id(&certificate.der()),
         }
     }
@@ -271,7 +242,7 @@ impl Issuer<'_> {
     /// As webpki does, this asks intermediates only: to it an anchor is a name and a key.
     fn may_sign_crls(&self) -> bool {
         match self {
-            Self::Anchor(_) => true,
+            Self::Anchor { .. } => true,
             Self::Intermediate(certificate) => may_sign_crls(&certificate.der()),
         }
     }

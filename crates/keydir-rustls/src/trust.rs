@@ -162,12 +162,16 @@ impl Trust {
         };
 
         let until = Cell::new(u64::MAX);
-        let allows = |path: &VerifiedPath<'_>| {
-            until.set(self.revocations.check(path, now)?);
-            self.removed.check(path)
-        };
         let mut error = webpki::Error::UnknownIssuer;
         for (revision, anchor) in candidates.iter() {
+            if left.load(Ordering::Relaxed) == 0 {
+                break; // None can be verified any more, but each would be looked for.
+            }
+            let allows = |path: &VerifiedPath<'_>| {
+                let key_id = anchor.authority.key_id.as_deref();
+                until.set(self.revocations.check(path, key_id, now)?);
+                self.removed.check(path)
+            };
             match anchor.vouch(role, &end_entity, &walk.intermediates, now, algorithms, &allows) {
                 Ok(path) => {
                     let basis = Basis {

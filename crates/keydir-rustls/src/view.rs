@@ -143,7 +143,9 @@ impl AnchorsView {
             .map(|(_, piece)| piece.fingerprint)
             .collect();
         let anchors = accepted.iter().flat_map(|(_, accepted)| accepted.anchors());
-        let keys = anchors.chain(&self.options.roots).map(|anchor| anchor.key()).collect();
+        let anchors: Vec<_> = anchors.chain(&self.options.roots).collect();
+        let keys: HashSet<_> = anchors.iter().map(|anchor| anchor.key()).collect();
+        let names: HashSet<&[u8]> = anchors.iter().map(|anchor| anchor.bare.subject.as_ref()).collect();
         let crls = accepted.iter().chain(accepted.kept_crls());
         let mut revocations = Arc::new(Revocations::new(
             self.options.revocation,
@@ -155,6 +157,13 @@ impl AnchorsView {
             revocations = Arc::clone(&last.revocations);
         }
         revocations.tell_of_expired(&last.revocations, now, last.as_of);
+        revocations.tell_of_strangers(&last.revocations, |name| names.contains(name));
+        // The list of a CA that was removed goes with it; whose an intermediate CA was, nobody knows.
+        let none_removed = last.keys.is_subset(&keys);
+        let is_anchor = |key: &[u8]| keys.contains(&Fingerprint::of(key));
+        revocations.tell_of_lost(&last.revocations, |crl| {
+            none_removed || crl.signer().is_some_and(is_anchor)
+        });
         let refuses_more = revocations.refuse_more_than(&last.revocations, now, last.as_of);
         if refuses_more || !last.trusted.is_subset(&trusted) {
             last.losses += 1;

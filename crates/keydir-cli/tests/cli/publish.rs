@@ -3,9 +3,13 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod,
+    KeyUsagePurpose, SerialNumber, date_time_ymd,
+};
 use serde_json::Value;
 
-use crate::support::{Run, Tree, VALID, ca, keydir, leaf, secret, with_stdin};
+use crate::support::{Run, Tree, VALID, ca, key, keydir, leaf, secret, with_stdin};
 
 /// A directory to publish to, beside the files that are published.
 struct Desk {
@@ -249,6 +253,52 @@ fn accept_only_uses_need_no_mark_but_something_to_accept() {
     publish(&["--remove", "c1"]).says(0, &["retired c1"]);
     let pins = tree.join("pins");
     keydir(&["publish", &pins, "--use", "pinned", &file("leaf")]).says(0, &["as pinned: staged leaf"]);
+}
+
+/// Readers would go on with the list that they have, and new ones without any.
+#[test]
+fn a_crl_that_would_be_gone_is_refused() {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let mesh = CertifiedIssuer::self_signed(params, key()).unwrap();
+    let crl = |number| {
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2090, 1, 1),
+            crl_number: SerialNumber::from(number),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&mesh).unwrap().pem().unwrap()
+    };
+    let tree = Tree::new(&[
+        ("c1", &mesh.pem()),
+        ("c2", &ca("c2", VALID)),
+        ("crl-1", &crl(1)),
+        ("crl-2", &crl(2)),
+        ("broken", "none"),
+    ]);
+    let dir = tree.join("trust");
+    let publish = |args: &[&str]| {
+        let all: Vec<_> = ["publish", dir.as_str()].iter().chain(args).copied().collect();
+        keydir(&all)
+    };
+    let file = |name: &str, from: &str| format!("{name}={}", tree.join(from));
+    publish(&[&file("c1.crt", "c1"), &file("c1.crl", "crl-1")]).says(0, &["staged c1"]);
+    publish(&[&file("c1.crl", "crl-2"), &file("c2.crt", "c2")]).says(0, &["updated c1 (its crl)", "staged c2"]);
+    let gone = "its part crl is gone";
+    publish(&["--remove", "c1.crl"]).says(1, &["not published", gone]);
+    publish(&["--replace", &file("c1.crt", "c1"), &file("c2.crt", "c2")]).says(1, &["not published", gone]);
+    // Under another id it is the same certificate.
+    publish(&["--remove", "c1", &file("c3.crt", "c1")]).says(1, &["not published", gone]);
+    publish(&[&file("c1.crl", "broken")]).says(1, &["not published", "no PEM block"]);
+    assert!(fs::exists(format!("{dir}/c1.crl")).unwrap());
+    publish(&["--force", "--remove", "c1.crl"]).says(0, &["  - c1.crl", gone]);
+    publish(&[&file("c1.crl", "crl-2")]).says(0, &["  + c1.crl"]);
+    // With its CA it may go.
+    publish(&["--remove", "c1"]).says(0, &["retired c1"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use keydir_rustls::{Identity, TrustAnchors, client_config, server_config};
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 use rustls::pki_types::CertificateDer;
 
-use crate::provider::counting;
+use crate::provider::{counting, counting_looks};
 use crate::support::*;
 
 fn ders(leaf: &Leaf, above: &[&Ca]) -> Vec<CertificateDer<'static>> {
@@ -227,6 +227,29 @@ fn a_made_up_chain_costs_no_more_signatures_than_webpki_allows_it() {
 
     assert_eq!(client_of(&anchors, &cas[19].leaf("a"), &[]).unwrap(), "c19");
     assert_eq!(CHECKS.swap(0, Ordering::SeqCst), 1, "the key id leads to the right one");
+}
+
+#[test]
+fn once_a_made_up_chain_has_cost_enough_no_further_anchor_is_looked_at() {
+    static CHECKS: AtomicUsize = AtomicUsize::new(0);
+    static LOOKS: AtomicUsize = AtomicUsize::new(0);
+    let provider = counting_looks(&CHECKS, &LOOKS);
+    let algorithms = provider.signature_verification_algorithms.all.len();
+    let cas: Vec<_> = (0..150).map(|_| Ca::new("same")).collect();
+    let files = cas.iter().enumerate().map(|(n, ca)| (format!("c{n}.crt"), ca.pem()));
+    let anchors = TrustAnchors::builder(&Dir::in_memory(files))
+        .with_provider(Arc::new(provider))
+        .build()
+        .unwrap();
+    let impostor = Ca::new("same");
+    // Each of them leads to each anchor, and to all others.
+    let subs: Vec<_> = (0..8).map(|_| impostor.sub(ca_params("same"))).collect();
+    let above: Vec<_> = subs.iter().collect();
+    assert_eq!(client_of(&anchors, &subs[0].leaf("a"), &above), None);
+    assert_eq!(CHECKS.load(Ordering::SeqCst), 100 + 150);
+    // The anchor at which it is enough is followed to the end, up to webpki's own limit.
+    let looks = LOOKS.load(Ordering::SeqCst) / algorithms;
+    assert!(looks <= 100 + 150 + 100, "{looks}");
 }
 
 #[test]

@@ -19,9 +19,13 @@ pub(crate) fn new_ticketer() -> Arc<dyn ProducesTickets> {
     return rustls::crypto::ring::Ticketer::new().unwrap();
 }
 
-/// An algorithm that counts how often it is used.
+/// An algorithm that counts how often it is used, and how often it is looked at whether it fits.
 #[derive(Debug)]
-struct Counting(&'static dyn SignatureVerificationAlgorithm, &'static AtomicUsize);
+struct Counting(
+    &'static dyn SignatureVerificationAlgorithm,
+    &'static AtomicUsize,
+    &'static AtomicUsize,
+);
 
 impl SignatureVerificationAlgorithm for Counting {
     fn verify_signature(&self, key: &[u8], message: &[u8], signature: &[u8]) -> Result<(), InvalidSignature> {
@@ -29,6 +33,7 @@ impl SignatureVerificationAlgorithm for Counting {
         self.0.verify_signature(key, message, signature)
     }
     fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        self.2.fetch_add(1, Ordering::SeqCst);
         self.0.public_key_alg_id()
     }
     fn signature_alg_id(&self) -> AlgorithmIdentifier {
@@ -38,10 +43,15 @@ impl SignatureVerificationAlgorithm for Counting {
 
 /// A provider that counts the signatures which it verifies.
 pub(crate) fn counting(checks: &'static AtomicUsize) -> CryptoProvider {
+    counting_looks(checks, Box::leak(Box::default()))
+}
+
+/// Likewise, and how often it looks for an algorithm.
+pub(crate) fn counting_looks(checks: &'static AtomicUsize, looks: &'static AtomicUsize) -> CryptoProvider {
     let mut provider = provider();
     let algorithms = &mut provider.signature_verification_algorithms;
     let counting = algorithms.all.iter().map(|algorithm| {
-        let counting: &'static Counting = Box::leak(Box::new(Counting(*algorithm, checks)));
+        let counting: &'static Counting = Box::leak(Box::new(Counting(*algorithm, checks, looks)));
         counting as &dyn SignatureVerificationAlgorithm
     });
     algorithms.all = Box::leak(counting.collect());

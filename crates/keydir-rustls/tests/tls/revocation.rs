@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keydir::{Dir, Hold};
 use keydir_rustls::{RevocationPolicy, TrustAnchors, client_config, server_config};
-use rcgen::{CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope, KeyUsagePurpose, date_time_ymd};
+use rcgen::{CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope, KeyIdMethod, KeyUsagePurpose, date_time_ymd};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -165,15 +165,13 @@ fn a_crl_that_cannot_be_used_makes_its_revision_unusable_with_the_reason() {
         pem_of(&crl)
     };
     let der = CertificateRevocationListDer::from_pem_slice(good.as_bytes()).unwrap();
-    let mut tampered = der.to_vec();
-    *tampered.last_mut().unwrap() ^= 1;
     for (crl, code, reason) in [
         ("nothing".to_owned(), "no-pem", "it has no PEM block"),
         (good.clone() + &ca.pem(), "foreign-pem", "does not belong there"),
         (good[..100].to_owned(), "bad-pem", "has no end"),
         (block(&[1, 2, 3]), "bad-crl", "cannot be used"),
         (block(&der[..der.len() - 1]), "bad-crl", "cannot be used"),
-        (block(&tampered), "crl-of-another-key", "CN=same"),
+        (tampered(&good), "crl-of-another-key", "CN=same"),
         (other.crl(1, &[]), "crl-of-another-key", "not signed with the key"),
         (good.clone() + &other.crl(1, &[]), "crl-of-another-key", "CN=same"),
         // What a delta and an indirect CRL say of themselves, critically.
@@ -197,6 +195,14 @@ fn a_crl_that_cannot_be_used_makes_its_revision_unusable_with_the_reason() {
     }
     let fine = Dir::in_memory([("c1.crt", ca.pem()), ("c1.crl", format!("text\n{good}"))]);
     assert_eq!(problems(&anchors_in(&fine)), "[]");
+}
+
+/// The same with another signature.
+fn tampered(crl: &str) -> String {
+    let der = CertificateRevocationListDer::from_pem_slice(crl.as_bytes()).unwrap();
+    let mut tampered = der.to_vec();
+    *tampered.last_mut().unwrap() ^= 1;
+    pem_of(&CertificateRevocationListDer::from(tampered))
 }
 
 const DELTA: &[u8] = &[
@@ -334,6 +340,12 @@ fn of_two_crls_of_a_key_the_newest_counts_whatever_their_order() {
         let anchors = anchors_with(files, RevocationPolicy::new());
         assert_eq!(verdict(&anchors, &leaf, &[]), expected);
     }
+    // By neither, if the CA has numbered them wrongly: then both count.
+    let clean = ca.crl(256, &[]);
+    for crls in [clean.clone() + &revoking, revoking + &clean] {
+        let anchors = anchors_with(vec![("c.crt", ca.pem()), ("c.crl", crls)], RevocationPolicy::new());
+        assert_eq!(verdict(&anchors, &leaf, &[]), REVOKED);
+    }
 }
 
 #[test]
@@ -392,11 +404,7 @@ fn an_intermediate_is_looked_up_and_looks_its_own_leaves_up() {
     );
 
     // One that says that it is of that key, and is not.
-    let der = CertificateRevocationListDer::from_pem_slice(of_sub.as_bytes()).unwrap();
-    let mut tampered = der.to_vec();
-    *tampered.last_mut().unwrap() ^= 1;
-    let tampered = pem_of(&CertificateRevocationListDer::from(tampered));
-    let verdicts = seen(&tampered, policy);
+    let verdicts = seen(&tampered(&of_sub), policy);
     assert!(verdicts[0].contains("InvalidCrlSignatureForPublicKey"), "{verdicts:?}");
     assert_eq!(verdicts[2], "in");
 }
@@ -417,6 +425,32 @@ fn an_intermediate_that_may_not_sign_crls_has_none() {
     assert_eq!(verdict(&anchors, &leaf, &[signing.certificate.der()]), "in");
     let refused = verdict(&anchors, &leaf, &[&shown]);
     assert!(refused.contains("IssuerNotCrlSigner"), "{refused}");
+}
+
+/// As a CA that makes it of its name has.
+#[test]
+fn two_keys_of_one_name_and_one_key_identifier_are_told_apart() {
+    let same = || KeyIdMethod::PreSpecified(vec![7; 20]);
+    let ca = || {
+        let mut params = ca_params("same");
+        params.key_identifier_method = same();
+        Ca::with(params)
+    };
+    let crl = |ca: &Ca, revoked| {
+        let mut params = crl_params(1, revoked);
+        params.key_identifier_method = same();
+        ca.crl_with(params)
+    };
+    let (old, new) = (ca(), ca());
+    let (bad, good) = (old.leaf("a"), new.leaf("b"));
+    let files = vec![
+        ("c1.crt", old.pem()),
+        ("c1.crl", crl(&old, &[&bad.der])),
+        ("c2.crt", new.pem()),
+        ("c2.crl", crl(&new, &[])),
+    ];
+    let anchors = anchors_with(files, RevocationPolicy::new().deny_unknown());
+    assert_eq!([&bad, &good].map(|leaf| verdict(&anchors, leaf, &[])), [REVOKED, "in"]);
 }
 
 /// A CA that signs its own next key, so that two CRLs of one name belong to one path. webpki takes the first for both.
@@ -478,6 +512,29 @@ fn a_crl_counts_for_its_key_in_whatever_revision_that_stands() {
 }
 
 #[test]
+fn a_broken_crl_in_the_revision_of_another_ca_lets_nobody_in() {
+    let (ca, other) = (Ca::new("ca"), Ca::new("other"));
+    let [good, bad] = ["a", "b"].map(|name| ca.leaf(name));
+    let unaffected = other.leaf("c");
+    let crl = ca.crl(1, &[&bad.der]);
+    let seen = |crls: String| {
+        let files = vec![("c1.crt", ca.pem()), ("c2.crt", other.pem()), ("c2.crl", crls)];
+        let anchors = anchors_with(files, RevocationPolicy::new());
+        [&good, &bad, &unaffected].map(|leaf| verdict(&anchors, leaf, &[]))
+    };
+    assert_eq!(seen(crl.clone()), ["in", REVOKED, "in"]);
+    let broken = seen(tampered(&crl));
+    for refused in &broken[..2] {
+        assert!(refused.contains("InvalidCrlSignatureForPublicKey"), "{broken:?}");
+    }
+    assert_eq!(broken[2], "in");
+    // One that is whole takes the place of an older one that is not.
+    assert_eq!(seen(tampered(&crl) + &ca.crl(2, &[&bad.der])), ["in", REVOKED, "in"]);
+    // Of another key of that name, by its own word, it is not of this CA.
+    assert_eq!(seen(tampered(&Ca::new("ca").crl(2, &[]))), ["in", "in", "in"]);
+}
+
+#[test]
 fn a_crl_in_parts_is_taken_as_a_whole() {
     let ca = Ca::new("ca");
     let [l1, l2] = ["a", "b"].map(|name| {
@@ -517,6 +574,65 @@ fn a_crl_in_parts_is_taken_as_a_whole() {
         seen(part(1, "b", users, &[&l2.der]) + &part(2, "b", users, &[])),
         [UNKNOWN, "in"]
     );
+}
+
+/// What is published is in force, also where it is less than before. But hardly anybody means it.
+#[test]
+fn an_older_crl_counts_and_is_told_of_and_so_is_one_that_is_missing() {
+    const TOLD: &str = "is let in again";
+    events();
+    let (ca, other) = (Ca::new("lost ca"), Ca::new("lost other"));
+    let sub = ca.sub(ca_params("lost sub"));
+    let [leaf, below] = [ca.leaf("a"), sub.leaf("b")];
+    let above = [sub.certificate.der()];
+    let (old, new, newest) = (ca.crl(1, &[]), ca.crl(2, &[&leaf.der]), ca.crl(3, &[]));
+    let of_sub = sub.crl(1, &[&below.der]);
+    let files = |crls: &[&String]| {
+        let crls = crls.iter().map(|crl| crl.as_str()).collect();
+        vec![
+            ("c1.crt", ca.pem()),
+            ("c1.crl", crls),
+            ("c2.crt", other.pem()),
+            ("c2.crl", other.crl(1, &[&other.leaf("c").der])),
+        ]
+    };
+    let dir = Dir::in_memory(files(&[&old, &of_sub]));
+    let anchors = anchors_in(&dir);
+    for (crls, verdicts, told_of) in [
+        (&[&new, &of_sub][..], [REVOKED, REVOKED], [0, 0]),
+        (&[&old, &new, &of_sub], [REVOKED, REVOKED], [0, 0]),
+        (&[&old, &of_sub], ["in", REVOKED], [1, 0]),
+        (&[&new, &of_sub], [REVOKED, REVOKED], [1, 0]),
+        // Taken back by the CA itself.
+        (&[&newest, &of_sub], ["in", REVOKED], [1, 0]),
+        (&[&newest], ["in", "in"], [1, 1]),
+        (&[&newest, &of_sub], ["in", REVOKED], [1, 1]),
+    ] {
+        dir.publish(files(crls)).unwrap();
+        let seen = [verdict(&anchors, &leaf, &[]), verdict(&anchors, &below, &above)];
+        assert_eq!(seen, verdicts);
+        let told_now = ["lost ca", "lost sub"].map(|issuer| told(&[TOLD, issuer]));
+        assert_eq!(told_now, told_of);
+    }
+    // With their CA they are gone for good.
+    dir.publish(files(&[]).split_off(2)).unwrap();
+    assert_eq!(anchors.live().load().whole().len(), 1);
+    assert_eq!(told(&[TOLD, "lost"]), 2);
+}
+
+#[test]
+fn a_crl_of_no_ca_in_the_directory_is_told_of() {
+    const TOLD: &str = "of no CA in the directory";
+    events();
+    let (ca, stray) = (Ca::new("found"), Ca::new("stray"));
+    let of_stray = stray.crl(1, &[]);
+    let files = |number| [("c1.crt", ca.pem()), ("c1.crl", ca.crl(number, &[]) + &of_stray)];
+    let dir = Dir::in_memory(files(1));
+    let anchors = anchors_in(&dir);
+    assert_eq!((told(&[TOLD, "CN=stray"]), told(&[TOLD, "CN=found"])), (1, 0));
+    dir.publish(files(2)).unwrap();
+    assert_eq!(problems(&anchors), "[]");
+    assert_eq!(told(&[TOLD, "CN=stray"]), 1, "once");
 }
 
 #[test]
@@ -616,6 +732,33 @@ fn a_client_config_resumes_no_more_once_a_server_may_be_revoked() {
         assert_eq!(connect(&after, &good_server), End::Full, "{way:?}");
         trusted.publish(files(scene.root.crl(4, &[&bad.der]))).unwrap();
         assert_eq!(connect(&after, &good_server), End::Resumed, "{way:?}: the same again");
+    }
+}
+
+/// Lists that lie in the directory and were superseded count for nothing, so what they revoke was let in.
+#[test]
+fn a_client_config_resumes_no_more_once_what_was_superseded_is_in_force_again() {
+    for way in WAYS {
+        let root = Ca::new("servers");
+        let leaf = root.leaf(NAME);
+        let server = server_config(&identity(&leaf)).no_client().versions(way.versions);
+        let server = Arc::new(server.build().unwrap());
+        let on_hold = root.crl(1, &[&leaf.der]);
+        let released = on_hold.clone() + &root.crl(2, &[]);
+        let files = |crls: &str| [("s1.crt", root.pem()), ("s1.crl", crls.to_owned())];
+        let again = [on_hold.clone(), released.clone() + &root.crl(3, &[&leaf.der])];
+        for revoking in again {
+            let dir = Dir::in_memory(files(&released));
+            let anchors = anchors_in(&dir);
+            let client = client_config(&anchors).versions(way.versions).build().unwrap();
+            let client = Arc::new(client);
+            assert_eq!(connect(&client, &server), End::Full, "{way:?}");
+            dir.publish(files(&(released.clone() + &root.crl(3, &[])))).unwrap();
+            assert_eq!(connect(&client, &server), End::Resumed, "{way:?}: the same again");
+            dir.publish(files(&revoking)).unwrap();
+            let end = connect(&client, &server);
+            assert_eq!(end, End::Refused("client", REVOKED.to_owned()), "{way:?}");
+        }
     }
 }
 
