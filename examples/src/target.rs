@@ -15,6 +15,14 @@ pub struct Target {
     pub(crate) name: ServerName<'static>,
     pub(crate) authority: String,
     pub(crate) path: String,
+    uri: Uri,
+}
+
+impl Target {
+    /// All of it.
+    pub fn uri(&self) -> &Uri {
+        &self.uri
+    }
 }
 
 /// Why a text is no URL that a request can go to.
@@ -63,6 +71,7 @@ impl FromStr for Target {
             name,
             authority: authority.to_string(),
             path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
+            uri,
         })
     }
 }

@@ -29,6 +29,12 @@ const TOOLS: &[Tool] = &[
     tool("h2load", "--version", "nghttp2-client"),
     tool("/usr/sbin/nginx", "-v", "nginx-light"),
     tool("/usr/bin/python3", "-cimport grpc", "python3-grpcio"),
+    // It is not on the path.
+    tool(
+        "/usr/bin/python3",
+        "-cimport glob; glob.glob('/usr/lib/postgresql/*/bin/initdb')[0]",
+        "postgresql",
+    ),
     tool("/usr/bin/python3", "-cimport httpx", "python3-httpx"),
 ];
 

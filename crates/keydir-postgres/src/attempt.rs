@@ -8,7 +8,6 @@ use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage, Socket};
 use crate::credentials::Credentials;
 use crate::error::Try;
 use crate::hosts::{addresses, hosts};
-use crate::lease::Lease;
 use crate::refused::Refused;
 use crate::stream::PgStream;
 use crate::tls::{PostgresTls, Tls};
@@ -28,6 +27,20 @@ pub(crate) enum Role {
     Set(String),
 }
 
+/// A session that has just been made.
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) key: Arc<Key<Credential>>,
+    pub(crate) tls: PostgresTls,
+}
+
+impl Session {
+    /// Whether nothing that it was made with was revoked meanwhile.
+    pub(crate) fn stands(&self) -> bool {
+        self.key.stands() && self.tls.stands()
+    }
+}
+
 /// How connections are to be made.
 #[derive(Clone)]
 pub(crate) struct Attempts {
@@ -41,22 +54,23 @@ pub(crate) struct Attempts {
 impl Attempts {
     /// Logs in with this revision, at the first address where a server answers. The first of a revision asks whether
     /// the role was taken, whatever way it was asked for.
-    pub(crate) async fn log_in(&self, key: &Arc<Key<Credential>>, is_first: bool) -> Result<(Client, Lease), Try> {
+    pub(crate) async fn log_in(&self, key: &Arc<Key<Credential>>, is_first: bool) -> Result<Session, Try> {
         // Counted before it is presented: whoever sees no use of a revision may take it away.
         let used = key.hold();
-        let (client, lease, connection) = self.connect(key).await?;
+        let (session, connection) = self.connect(key).await?;
         tokio::spawn(async move {
             // Why it ended, whoever uses it is told.
             let _ = connection.await;
             drop(used);
         });
+        let client = &session.client;
         let acts = match &self.role {
-            Role::Set(role) => acts_as(role, &client, &format!("SET ROLE {};", quoted(role))).await,
-            Role::Option(role) if is_first => acts_as(role, &client, "").await,
-            Role::Option(_) | Role::Login => return Ok((client, lease)),
+            Role::Set(role) => acts_as(role, client, &format!("SET ROLE {};", quoted(role))).await,
+            Role::Option(role) if is_first => acts_as(role, client, "").await,
+            Role::Option(_) | Role::Login => return Ok(session),
         };
         match acts {
-            Ok(true) => Ok((client, lease)),
+            Ok(true) => Ok(session),
             Ok(false) => Err(Try::new(
                 key.id(),
                 Refused::Privilege,
@@ -66,7 +80,7 @@ impl Attempts {
         }
     }
 
-    async fn connect(&self, key: &Arc<Key<Credential>>) -> Result<(Client, Lease, Connection<Socket, PgStream>), Try> {
+    async fn connect(&self, key: &Arc<Key<Credential>>) -> Result<(Session, Connection<Socket, PgStream>), Try> {
         let mut last = Try::new(key.id(), Refused::Other, "there is no host to connect to");
         for host in hosts(&self.config) {
             let addresses = match addresses(host).await {
@@ -81,7 +95,10 @@ impl Attempts {
                 let tls = self.tls.with_certificate(key.certificate());
                 let tls = tls.map_err(|error| Try::new(key.id(), Refused::Other, error))?;
                 match config.connect(tls.clone()).await {
-                    Ok((client, connection)) => return Ok((client, self.lease(key, tls), connection)),
+                    Ok((client, connection)) => {
+                        let key = Arc::clone(key);
+                        return Ok((Session { client, key, tls }, connection));
+                    }
                     Err(error) => last = Try::new(key.id(), Refused::by(&error), error),
                 }
                 if last.refused != Refused::Other {
@@ -104,9 +121,6 @@ impl Attempts {
             let name = config.get_application_name().unwrap_or("keydir");
             config.application_name(tagged(name, key.id().as_str()));
         }
-    }
-    fn lease(&self, key: &Arc<Key<Credential>>, tls: PostgresTls) -> Lease {
-        Lease::new(Arc::clone(key), tls, self.tls.clone(), self.credentials.clone())
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use keydir::{Key, RevisionId};
 use keydir_rustls::Connection;
 
-use crate::credentials::Credentials;
-use crate::tls::{PostgresTls, Tls};
+use crate::attempt::Attempts;
+use crate::logins::Logins;
+use crate::tls::PostgresTls;
 use crate::view::Credential;
 
 /// What a connection was logged in with: decided before it was made, so that it is never mistaken for another. Cheap to
@@ -17,19 +18,12 @@ use crate::view::Credential;
 pub struct Lease {
     key: Arc<Key<Credential>>,
     tls: PostgresTls,
-    others: Tls,
-    credentials: Credentials,
+    logins: Arc<Logins>,
 }
 
 impl Lease {
-    /// `tls` is what the session was made with; of `others` comes what its cancel requests are made with later.
-    pub(crate) fn new(key: Arc<Key<Credential>>, tls: PostgresTls, others: Tls, credentials: Credentials) -> Self {
-        Self {
-            key,
-            tls,
-            others,
-            credentials,
-        }
+    pub(crate) fn new(key: Arc<Key<Credential>>, tls: PostgresTls, logins: Arc<Logins>) -> Self {
+        Self { key, tls, logins }
     }
 
     /// The revision.
@@ -50,33 +44,38 @@ impl Lease {
     /// What cancel requests of this session go over: `client.cancel_token().cancel_query(lease.tls())`. Ask for it each
     /// time: once the session's own certificate is revoked or has expired, the primary's is shown.
     pub fn tls(&self) -> PostgresTls {
-        let now = self.credentials.live().dir().clock().now();
+        let Attempts { credentials, tls, .. } = &self.logins.attempts;
+        let now = credentials.live().dir().clock().now();
         let inside = self.key.pieces().iter().all(|piece| piece.is_valid_at(now));
         if self.key.stands() && inside {
             return self.tls.afresh();
         }
-        let primary = self.credentials.primary().ok();
-        let tls = primary.and_then(|key| self.others.with_certificate(key.certificate()).ok());
+        let primary = credentials.primary().ok();
+        let tls = primary.and_then(|key| tls.with_certificate(key.certificate()).ok());
         tls.unwrap_or_else(|| self.tls.afresh())
     }
 
-    /// Whether new connections would be made with another login: it is time to let this one go, after its work.
+    /// Whether new connections would be made with another login: the primary is another, and the server has taken it. It
+    /// is time to let this one go, after its work. Not so where the new primary was refused, and this login goes on.
     pub fn is_superseded(&self) -> bool {
-        self.key.is_superseded()
+        self.logins.is_superseded(&self.key)
     }
 
-    /// Resolves when the lease [is superseded](Self::is_superseded).
+    /// Resolves when the lease [is superseded](Self::is_superseded). While somebody waits for it, a new primary is tried
+    /// though nobody connects.
+    ///
+    /// Must be awaited within a tokio runtime with time and I/O enabled.
     ///
     /// # Cancel safety
     /// May be dropped and asked for again at any time; nothing is missed.
     pub fn superseded(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.key.superseded()
+        Arc::clone(&self.logins).superseded(Arc::clone(&self.key))
     }
 
     /// Whether neither the login nor, with verified TLS, what vouches for the server was revoked. A session that does
     /// not stand goes on until its holder ends it; the server does not know.
     pub fn stands(&self) -> bool {
-        self.key.stands() && self.connection().is_none_or(Connection::stands)
+        self.key.stands() && self.tls.stands()
     }
 
     /// Resolves when the lease does not [stand](Self::stands) any more.

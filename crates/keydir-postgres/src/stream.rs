@@ -13,6 +13,7 @@ use tokio_postgres::tls::ChannelBinding;
 use tokio_rustls::client;
 
 use crate::channel_binding::server_end_point;
+use crate::last_word::LastWord;
 use crate::wire::Watched;
 
 /// The stream under a session, with TLS or without. Unless it is verified who the server is, it fails when the server asks
@@ -20,21 +21,21 @@ use crate::wire::Watched;
 pub struct PgStream(Kind);
 
 enum Kind {
-    Plain(Watched<Socket>),
-    Unverified(Box<Watched<client::TlsStream<Socket>>>),
-    Verified(Box<TlsStream<Socket>>),
+    Plain(Watched<LastWord<Socket>>),
+    Unverified(Box<Watched<client::TlsStream<LastWord<Socket>>>>),
+    Verified(Box<TlsStream<LastWord<Socket>>>),
 }
 
 impl PgStream {
-    pub(crate) fn plain(socket: Socket) -> Self {
+    pub(crate) fn plain(socket: LastWord<Socket>) -> Self {
         Self(Kind::Plain(Watched::new(socket)))
     }
 
-    pub(crate) fn unverified(tls: client::TlsStream<Socket>) -> Self {
+    pub(crate) fn unverified(tls: client::TlsStream<LastWord<Socket>>) -> Self {
         Self(Kind::Unverified(Box::new(Watched::new(tls))))
     }
 
-    pub(crate) fn verified(tls: TlsStream<Socket>) -> Self {
+    pub(crate) fn verified(tls: TlsStream<LastWord<Socket>>) -> Self {
         Self(Kind::Verified(Box::new(tls)))
     }
 

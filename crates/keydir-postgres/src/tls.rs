@@ -22,6 +22,7 @@ use tokio_postgres::Socket;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_rustls::TlsConnector;
 
+use crate::last_word::LastWord;
 use crate::stream::PgStream;
 use crate::unverified;
 
@@ -160,6 +161,11 @@ impl PostgresTls {
         self.noted.get()
     }
 
+    /// Whether what vouches for the server was not revoked.
+    pub(crate) fn stands(&self) -> bool {
+        self.connection().is_none_or(Connection::stands)
+    }
+
     /// The same for another connection.
     pub(crate) fn afresh(&self) -> Self {
         Self {
@@ -200,7 +206,8 @@ impl TlsConnect<Socket> for Handshake {
 }
 
 impl Handshake {
-    async fn shake_hands(self, mut socket: Socket) -> Result<PgStream, TlsError> {
+    async fn shake_hands(self, socket: Socket) -> Result<PgStream, TlsError> {
+        let mut socket = LastWord::new(socket);
         let tls = &self.tls;
         if matches!(tls.kind, Kind::Plain) {
             return Ok(PgStream::plain(socket));
@@ -231,7 +238,7 @@ impl Handshake {
 }
 
 /// Asks for TLS. Exactly one byte is read: whatever else came before the handshake is part of it, and fails it.
-async fn ask(socket: &mut Socket) -> io::Result<u8> {
+async fn ask(socket: &mut LastWord<Socket>) -> io::Result<u8> {
     socket.write_all(&SSL_REQUEST).await?;
     socket.flush().await?;
     socket.read_u8().await

@@ -55,6 +55,16 @@ pub(crate) enum Pick<T> {
     Resting(Instant),
 }
 
+/// What to do about a revision beside a connection that is there.
+#[derive(Debug)]
+pub(crate) enum Beside {
+    /// It has worked, or somebody is trying it.
+    Nothing,
+    /// To be tried, as by [`Pick::Try`].
+    Try,
+    Later(Instant),
+}
+
 impl<T> Default for Tried<T> {
     fn default() -> Self {
         Self { known: BTreeMap::new() }
@@ -113,13 +123,16 @@ impl<T> Tried<T> {
             Refused::Impostor | Refused::Other => return false,
         };
         let known = self.known(key);
-        // Where several were under way at once, it is one refusal.
-        let counted = known.standing == Standing::Refused && known.until.is_some_and(|until| until > now);
-        if !counted {
-            known.standing = Standing::Refused;
-            known.wait = (known.wait * 2).clamp(FIRST, limit);
-            known.until = Some(now + known.wait);
-        }
+        let rests = known.until.filter(|until| *until > now);
+        known.until = Some(match (known.standing, rests) {
+            // Several were under way at once, which is one refusal.
+            (Standing::Refused, Some(until)) => until.max(now + FIRST),
+            _ => {
+                known.wait = (known.wait * 2).clamp(FIRST, limit);
+                now + known.wait
+            }
+        });
+        known.standing = Standing::Refused;
         true
     }
 
@@ -132,7 +145,18 @@ impl<T> Tried<T> {
         }
     }
 
-    fn is_good(&self, key: &Arc<Key<T>>) -> bool {
+    /// What is to be done about this one by whoever has another: nothing, or try it, now or at the time given.
+    pub(crate) fn beside(&mut self, key: &Arc<Key<T>>, now: Instant) -> Beside {
+        if self.is_good(key) || self.known(key).trying {
+            Beside::Nothing
+        } else if self.begin(key, now) {
+            Beside::Try
+        } else {
+            self.known(key).until.map_or(Beside::Nothing, Beside::Later)
+        }
+    }
+
+    pub(crate) fn is_good(&self, key: &Arc<Key<T>>) -> bool {
         let known = self.known.get(&address(key));
         known.is_some_and(|known| known.standing == Standing::Good)
     }

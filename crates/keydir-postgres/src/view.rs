@@ -107,26 +107,16 @@ impl View for CredentialsView {
     }
 }
 
-/// The convention, section 5: the id is the user where nothing else is said, unless it says nothing.
 fn user(revision: &Revision<'_>) -> Result<String, Unusable> {
-    let said = revision
-        .part("username")
-        .map(|_| revision.text("username"))
-        .transpose()?;
-    let user = match said {
-        Some(user) => user,
-        None if revision.is_flat() => {
-            return Err(Unusable::new("no-user-name", "it has no user name: add the file username").part("username"));
-        }
-        None => revision.id().as_str(),
-    };
-    if user.len() > MAX_USER {
-        return Err(Unusable::new(
+    let user = revision.user_name()?;
+    match user.len() > MAX_USER {
+        true => Err(Unusable::new(
             "no-user-name",
             format!("its user name has more than {MAX_USER} bytes, which PostgreSQL would cut"),
-        ));
+        )
+        .part("username")),
+        false => Ok(user.to_owned()),
     }
-    Ok(user.to_owned())
 }
 
 impl fmt::Debug for CredentialsView {

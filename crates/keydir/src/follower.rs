@@ -267,7 +267,7 @@ impl Follower {
             Seen::Unreadable(error) => {
                 let mut status = self.status();
                 if status.fault.as_ref() != Some(&error) {
-                    tracing::error!(directory = &*self.name, %error, "cannot be read; the last good sets go on");
+                    tracing::error!(directory = &*self.name, %error, "cannot be read; what is loaded goes on");
                 }
                 status.fault = Some(error);
                 status.loads.fault += 1;
@@ -355,7 +355,7 @@ impl Task for Follower {
         };
         let mut status = self.status();
         if !matches!(status.fault, Some(ReadError::Stuck { .. })) {
-            tracing::error!(directory = &*self.name, %error, "cannot be read; the last good sets go on");
+            tracing::error!(directory = &*self.name, %error, "cannot be read; what is loaded goes on");
             status.loads.fault += 1;
         }
         status.fault = Some(error);

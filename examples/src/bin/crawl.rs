@@ -10,7 +10,7 @@ use clap::Parser;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, Uri};
-use keydir_examples::{Failure, Log, causes, print_line, run};
+use keydir_examples::{Failure, Log, Target, TargetError, causes, print_line, run};
 use keydir_hyper::{AuthorizationLayer, BoxError, Token};
 use keydir_rustls::{Identity, TrustAnchors, client_config};
 use serde::Serialize;
@@ -49,6 +49,7 @@ struct Args {
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     seconds: u64,
     /// Where to, such as https://localhost:8443/whoami.
+    #[arg(value_parser = https)]
     url: Uri,
 }
 
@@ -62,6 +63,11 @@ struct Counts {
 }
 
 type Body = Empty<Bytes>;
+
+fn https(url: &str) -> Result<Uri, TargetError> {
+    let target: Target = url.parse()?;
+    Ok(target.uri().clone())
+}
 
 fn main() -> ExitCode {
     let args = Args::parse();

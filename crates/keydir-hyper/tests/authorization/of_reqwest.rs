@@ -1,5 +1,6 @@
 //! Over reqwest: its own client by plain HTTP, and something in its place that answers as it does by HTTPS.
 
+use keydir_rustls::rustls::crypto::CryptoProvider;
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::sync::{Arc, Mutex};
@@ -47,6 +48,9 @@ impl Service<reqwest::Request> for Fake {
 }
 
 fn client() -> reqwest::Client {
+    // Where another member has turned its TLS on, it wants to know by which cryptography. A second call changes nothing.
+    let provider = keydir_rustls::crypto_provider().unwrap();
+    let _ = CryptoProvider::clone(&provider).install_default();
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 

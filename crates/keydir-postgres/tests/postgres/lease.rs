@@ -11,7 +11,7 @@ use crate::server::{Database, eventually};
 
 async fn with_roles() -> Database {
     let database = Database::new().await;
-    for revision in ["r1", "r2"] {
+    for revision in ["r1", "r2", "r3"] {
         database
             .create(revision, &format!("PASSWORD '{}'", password(revision)))
             .await;
@@ -43,24 +43,54 @@ async fn a_slow_login_says_what_it_was_made_with() {
     let (client, lease) = connecting.await.unwrap().unwrap();
     let user: String = client.query_one("SELECT session_user::text", &[]).await.unwrap().get(0);
     assert_eq!((user, lease.revision().as_str()), (database.role("r1"), "r1"));
-    assert!(lease.is_superseded());
+    // Another would be used only once it is known to work, which the lease itself sees to.
+    assert!(!lease.is_superseded());
+    proxy.let_through(1);
     lease.superseded().await;
-    assert!(lease.stands());
+    assert!(lease.is_superseded() && lease.stands());
 
     // And while it is held back, its revision is revoked: it is made again.
+    dir.publish(logins(&database, &["r1", "r2", "r3"])).unwrap();
+    let before = proxy.arrived();
     let connecting = tokio::spawn({
         let slow = slow.clone();
         async move { slow.connect().await }
     });
-    // With r1, and r2 is tried beside it.
-    assert!(eventually(|| proxy.arrived() == 3));
-    dir.publish(logins(&database, &["r2"])).unwrap();
-    lease.ended().await;
+    // With r2, and r3 is tried beside it.
+    assert!(eventually(|| proxy.arrived() == before + 2));
+    let old = slow.credentials().live().load().get("r2").cloned().unwrap();
+    dir.publish(logins(&database, &["r3"])).unwrap();
+    old.ended().await;
     proxy.let_through(3);
     let (client, lease) = connecting.await.unwrap().unwrap();
     let user: String = client.query_one("SELECT session_user::text", &[]).await.unwrap().get(0);
-    assert_eq!((user, lease.revision().as_str()), (database.role("r2"), "r2"));
+    assert_eq!((user, lease.revision().as_str()), (database.role("r3"), "r3"));
     assert!(lease.stands());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_not_superseded_by_a_login_that_is_refused() {
+    let database = with_roles().await;
+    database.create("r4", "PASSWORD 'another'").await;
+    let (dir, plain) = plain(&database, logins(&database, &["r1"]));
+    let (_client, lease) = plain.connect().await.unwrap();
+    dir.publish(logins(&database, &["r1", "r4"])).unwrap();
+    let superseded = tokio::spawn(lease.superseded());
+    // Though nobody connects, it is tried, and not only once.
+    assert!(eventually(|| database.refused("r4") == 2));
+    let (_other_client, other) = plain.connect().await.unwrap();
+    for lease in [&lease, &other] {
+        assert_eq!(lease.revision().as_str(), "r1");
+        assert!(!lease.is_superseded() && !superseded.is_finished());
+    }
+    let role = database.role("r4");
+    database
+        .sql(&format!("ALTER ROLE {role} PASSWORD '{}'", password("r4")))
+        .await;
+    superseded.await.unwrap();
+    // Also the one that was made while it was refused.
+    other.superseded().await;
+    assert!(lease.is_superseded() && other.is_superseded());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +112,10 @@ async fn a_lease_is_superseded_and_ends() {
 
     dir.publish(logins(&database, &["r1", "r2"])).unwrap();
     superseded.await.unwrap();
-    assert!(lease.stands() && !ended.is_finished());
+    assert!(lease.is_superseded() && lease.stands() && !ended.is_finished());
+    // What comes back is what it was.
+    dir.publish(logins(&database, &["r2", "r1"])).unwrap();
+    assert!(!lease.is_superseded());
 
     dir.publish(logins(&database, &["r2"])).unwrap();
     ended.await.unwrap();
@@ -135,7 +168,7 @@ async fn the_server_can_tell_the_revision() {
     assert_eq!(names, [[database.role("r2"), "shop/r2".to_owned()]]);
 }
 
-/// What was logged on this thread.
+/// What was logged, by all tests of the process.
 #[derive(Clone, Default)]
 struct Logged(Arc<Mutex<Vec<u8>>>);
 
@@ -149,15 +182,15 @@ impl io::Write for Logged {
     }
 }
 
-/// On one thread, so that all of it is logged here.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_prints_a_password() {
     let logged = Logged::default();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
     let writer = logged.clone();
-    let _logging = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
+    let subscriber = subscriber.with_writer(move || writer.clone()).finish();
+    tracing::subscriber::set_global_default(subscriber).unwrap();
     let database = with_roles().await;
-    let bad = primary(login_with(&database, "r3", "canary of a third revision"));
+    let bad = primary(login_with(&database, "r4", "canary of another revision"));
     let (dir, plain) = plain(&database, [login(&database, "r1"), bad].concat());
     let (_client, lease) = plain.connect().await.unwrap();
     let (_, unknown) = crate::directory::plain(&database, logins(&database, &["r9"]));
@@ -171,8 +204,9 @@ async fn nothing_prints_a_password() {
         keydir::report()
     );
     assert!(!all.contains("canary"), "{all}");
-    let logged = String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
-    assert!(logged.contains("revision=r3"), "{logged}");
+    let printed = || String::from_utf8(logged.0.lock().unwrap().clone()).unwrap();
+    assert!(eventually(|| printed().contains("revision=r4")));
+    let logged = printed();
     assert!(!logged.contains("canary"), "{logged}");
     assert!(!database.server.log().contains("canary"));
 }
