@@ -102,6 +102,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The keys of before that are revoked: nothing of now goes on with what rests on them.
+fn gone<'a, V: View>(old: &'a Keys<V>, inner: &Inner<V>) -> impl Iterator<Item = &'a Arc<Key<V::Item>>> {
+    let heirs: HashSet<_> = inner.keys.values().map(|key| Arc::as_ptr(&key.revoked)).collect();
+    old.values()
+        .filter(move |key| !heirs.contains(&Arc::as_ptr(&key.revoked)))
+}
+
 impl<V: View> Slot for Set<V> {
     fn knows(&self, part: &str) -> bool {
         self.view.usage().parts().any(|known| known == part)
@@ -304,6 +311,10 @@ impl<V: View> Set<V> {
             return;
         }
         let set = Arc::new(set);
+        // Nobody who sees the new set may still be told that a key stands which it has revoked.
+        for key in gone(&old_keys, inner) {
+            key.revoked.raise_for_askers();
+        }
         self.current.store(Arc::clone(&set));
         self.tell(inner, &old_keys, last, primary);
         self.changed.notify(usize::MAX);
@@ -343,12 +354,11 @@ impl<V: View> Set<V> {
             .ok()
             .map(|key| key.derivation)
             .filter(|was| primary != Some(*was));
-        let heirs: HashSet<_> = inner.keys.values().map(|key| Arc::as_ptr(&key.revoked)).collect();
+        for key in gone(old, inner) {
+            key.revoked.raise();
+        }
         for (derivation, key) in old {
             let now = inner.keys.get(derivation);
-            if !heirs.contains(&Arc::as_ptr(&key.revoked)) {
-                key.revoked.raise();
-            }
             if was_primary == Some(*derivation) || now.is_none_or(|now| !Arc::ptr_eq(now, key)) {
                 key.superseded.raise();
             }

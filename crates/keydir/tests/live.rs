@@ -413,3 +413,34 @@ fn handles_may_cross_threads() {
     moves::<keydir::Changes<Words>>();
     moves::<keydir::Publisher>();
 }
+
+#[test]
+fn whoever_sees_a_set_without_a_key_is_told_that_the_key_does_not_stand() {
+    let dir = Dir::in_memory([("r0.token.primary", "0")]);
+    let live = dir.view(Words(BOTH)).unwrap();
+    let (watched, done) = (live.clone(), Arc::new(AtomicU64::new(0)));
+    let end = Arc::clone(&done);
+    let watcher = std::thread::spawn(move || {
+        let mut before = watched.primary().unwrap();
+        let mut seen = 0;
+        while end.load(Ordering::Relaxed) == 0 {
+            let now = watched.primary().unwrap();
+            if !Arc::ptr_eq(&now, &before) {
+                assert!(
+                    !before.stands(),
+                    "{} was revoked by the set with {}",
+                    before.id(),
+                    now.id()
+                );
+                seen += 1;
+                before = now;
+            }
+        }
+        seen
+    });
+    for n in 1..5_000 {
+        dir.publish([(format!("r{n}.token.primary"), n.to_string())]).unwrap();
+    }
+    done.store(1, Ordering::Relaxed);
+    assert!(watcher.join().unwrap() > 100);
+}
