@@ -425,7 +425,10 @@ fn nginx_as_a_proxy_loses_nothing_while_the_server_rotates() {
     println!("{stdout}");
     assert_eq!(code, Some(0));
     assert!(stdout.contains("requests in") && !stdout.contains("Socket errors") && !stdout.contains("Non-2xx"));
-    assert!(nginx.judged().iter().all(|(_, _, status)| *status == 200));
+    // At its end wrk does not wait for what is under way: to nginx, a client that has gone away.
+    let judged = nginx.judged();
+    assert!(judged.iter().all(|(_, _, status)| [200, 499].contains(status)));
+    assert!(judged.iter().filter(|(_, _, status)| *status == 499).count() <= 8);
     nginx.stop();
     api.stop();
 }
