@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use crate::program::{End, PATIENCE, Program, example, free_port};
 
-/// Waits until a program, which logs at `info`, has loaded so many publications of a directory.
+/// Waits until a program, which logs at `info`, has loaded so many publications of a directory. Two that follow each other
+/// at once may be loaded as one, so wait for each.
 pub fn loaded(program: &Program, directory: &Path, generation: u64) {
     let (directory, generation) = (directory.to_str().unwrap(), format!("generation={generation} "));
     crate::eventually("a publication is loaded", || {

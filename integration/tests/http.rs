@@ -28,6 +28,12 @@ fn tokens(names: &[&str]) -> KeyDir {
     KeyDir::with(names.iter().map(|name| (format!("{name}.token"), token(name))))
 }
 
+/// An `api` that asks clients for a certificate.
+fn with_clients(identity: &KeyDir, tokens: &KeyDir, cas: &KeyDir) -> Api {
+    let cas = ["--clients", cas.path().to_str().unwrap()];
+    Api::start(identity.path(), tokens.path(), &cas)
+}
+
 /// The files that clients without keydir need.
 struct Files(tempfile::TempDir);
 
@@ -67,11 +73,7 @@ fn curl_is_told_who_it_is_by_both_versions() {
     let identity = KeyDir::identity("r1", &servers.leaf("server"));
     let cas = KeyDir::cas(&[("c1", &clients)]);
     let mut tokens = tokens(&["t1", "t2"]);
-    let api = Api::start(
-        identity.path(),
-        tokens.path(),
-        &["--clients", cas.path().to_str().unwrap()],
-    );
+    let api = with_clients(&identity, &tokens, &cas);
     let files = Files::new(&servers, &clients.leaf("curl"));
 
     for version in ["--http1.1", "--http2"] {
@@ -128,11 +130,7 @@ fn everything_rotates_between_api_and_crawl() {
     let mut client = KeyDir::identity("r1", &c1.leaf("crawl"));
     let mut accepted = tokens(&["t1"]);
     let mut sent = KeyDir::with([("t1.token.primary", token("t1"))]);
-    let api = Api::start(
-        identity.path(),
-        accepted.path(),
-        &["--clients", cas.path().to_str().unwrap()],
-    );
+    let api = with_clients(&identity, &accepted, &cas);
     let arguments = |http2: bool| {
         let path = |dir: &KeyDir| dir.path().to_str().unwrap().to_owned();
         let mut arguments = vec![
@@ -141,7 +139,7 @@ fn everything_rotates_between_api_and_crawl() {
             "--tokens".to_owned(),
             path(&sent),
         ];
-        arguments.extend(["--workers", "4", "--seconds", "8"].map(str::to_owned));
+        arguments.extend(["--workers", "4", "--seconds", "12"].map(str::to_owned));
         arguments.extend(http2.then(|| "--http2".to_owned()));
         arguments
     };
@@ -160,6 +158,7 @@ fn everything_rotates_between_api_and_crawl() {
     accepted.add([("t2.token", token("t2"))]);
     loaded(&api.program, accepted.path(), 2);
     sent.add([("t2.token", token("t2"))]);
+    all_crawls(&sent, 2);
     sent.promote("t2");
     all_crawls(&sent, 3);
     sent.remove("t1");
@@ -226,8 +225,7 @@ fn wrk_loses_nothing_when_the_server_has_a_new_leaf() {
     }
     let End { code, stdout, .. } = wrk.end();
     println!("{stdout}");
-    assert_eq!(code, Some(0));
-    assert!(stdout.contains("requests in") && !stdout.contains("Socket errors") && !stdout.contains("Non-2xx"));
+    assert_lost_nothing(code, &stdout);
     api.stop();
 }
 
@@ -252,6 +250,12 @@ fn h2load_is_answered_while_leaves_rotate() {
         "{stdout}"
     );
     api.stop();
+}
+
+/// What wrk says at its end, if every request was answered well.
+fn assert_lost_nothing(code: Option<i32>, stdout: &str) {
+    assert_eq!(code, Some(0));
+    assert!(stdout.contains("requests in") && !stdout.contains("Socket errors") && !stdout.contains("Non-2xx"));
 }
 
 /// nginx, with a configuration of the test.
@@ -346,7 +350,9 @@ fn nginx_sees_no_request_of_an_identity_that_was_removed() {
             let (old, new) = (format!("r{n}"), format!("r{}", n + 1));
             let leaf = clients.leaf(&new);
             client.add([(format!("{new}.crt"), leaf.crt), (format!("{new}.key"), leaf.key)]);
+            loaded(&crawl.0, client.path(), 3 * n - 1);
             client.promote(&new);
+            loaded(&crawl.0, client.path(), 3 * n);
             client.remove(&old);
             loaded(&crawl.0, client.path(), 3 * n + 1);
             let now = std::time::SystemTime::now()
@@ -388,11 +394,7 @@ fn nginx_as_a_proxy_loses_nothing_while_the_server_rotates() {
     let mut identity = KeyDir::identity("r1", &servers.leaf("server"));
     let mut cas = KeyDir::cas(&[("c1", &clients), ("c2", &Ca::new("others"))]);
     let tokens = tokens(&["t1"]);
-    let api = Api::start(
-        identity.path(),
-        tokens.path(),
-        &["--clients", cas.path().to_str().unwrap()],
-    );
+    let api = with_clients(&identity, &tokens, &cas);
     let proxy = clients.leaf("nginx");
     let nginx = Nginx::start(
         &servers.leaf("nginx"),
@@ -417,14 +419,14 @@ fn nginx_as_a_proxy_loses_nothing_while_the_server_rotates() {
     eventually("requests come through", || nginx.judged().len() > 100);
     let leaf = servers.leaf("server");
     identity.add([("r2.crt", &leaf.crt), ("r2.key", &leaf.key)]);
+    loaded(&api.program, identity.path(), 2);
     identity.promote("r2");
     loaded(&api.program, identity.path(), 3);
     cas.remove("c2");
     loaded(&api.program, cas.path(), 2);
     let End { code, stdout, .. } = wrk.end();
     println!("{stdout}");
-    assert_eq!(code, Some(0));
-    assert!(stdout.contains("requests in") && !stdout.contains("Socket errors") && !stdout.contains("Non-2xx"));
+    assert_lost_nothing(code, &stdout);
     // At its end wrk does not wait for what is under way: to nginx, a client that has gone away.
     let judged = nginx.judged();
     assert!(judged.iter().all(|(_, _, status)| [200, 499].contains(status)));
@@ -501,11 +503,7 @@ fn httpx_loses_nothing_when_the_server_has_a_new_leaf() {
     let mut identity = KeyDir::identity("r1", &servers.leaf("server"));
     let cas = KeyDir::cas(&[("c1", &clients)]);
     let tokens = tokens(&["t1"]);
-    let api = Api::start(
-        identity.path(),
-        tokens.path(),
-        &["--clients", cas.path().to_str().unwrap()],
-    );
+    let api = with_clients(&identity, &tokens, &cas);
     let files = Files::new(&servers, &clients.leaf("httpx"));
     let mut python = Command::new("/usr/bin/python3");
     python.args(["-c", HTTPX, &api.url("/whoami")]);

@@ -9,6 +9,8 @@ mod header_value;
 mod login;
 #[cfg(feature = "password-hash")]
 mod passwords;
+#[cfg(any(feature = "client", feature = "server"))]
+mod random;
 mod replay;
 #[cfg(feature = "server")]
 mod serve;

@@ -60,6 +60,14 @@ pub struct HttpsConnector<H: Service<Uri>> {
 /// Connections that were dialled ahead, until they are asked for.
 type Ready<IO> = Arc<Mutex<HashMap<Authority, HttpsStream<IO>>>>;
 
+impl Generation {
+    /// A connector for hosts that take a tower service of URIs, such as hyper-util and tonic. It goes over `http`, such
+    /// as hyper-util's `HttpConnector`, of which `enforce_http` must be off.
+    pub fn https<H: Transport>(&self, http: H) -> HttpsConnector<H> {
+        HttpsConnector::new(self.clone(), http)
+    }
+}
+
 impl<H: Service<Uri>> HttpsConnector<H> {
     pub(super) fn new(generation: Generation, http: H) -> Self {
         Self {

@@ -1,9 +1,7 @@
 //! Looks after a swap where no request does: closes what was revoked though nobody asks, and takes up a new identity.
 
-use std::collections::hash_map::RandomState;
 use std::error::Error;
 use std::future::pending;
-use std::hash::BuildHasher;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -13,8 +11,9 @@ use keydir_rustls::{AnchorsView, IdentityView};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::swap::{Current, Shared};
+use super::shared::{Current, Shared};
 use crate::BoxError;
+use crate::random::random;
 
 /// The clock may be set, so the end of a certificate is looked at so often at least.
 const LOOK: Duration = Duration::from_secs(30);
@@ -214,10 +213,4 @@ where
         self.due = now + self.back_off;
         self.back_off = (self.back_off * 2).min(BACK_OFF[1]);
     }
-}
-
-/// Between 0 and 1.
-fn random() -> f64 {
-    let bits = u32::try_from(RandomState::new().hash_one(0) >> 32).unwrap_or_default();
-    f64::from(bits) / f64::from(u32::MAX)
 }

@@ -9,8 +9,6 @@ use keydir_rustls::rustls::ClientConfig;
 use keydir_rustls::{Connector, IdentityKey, Term};
 use tokio::sync::Notify;
 
-use super::connector::{HttpsConnector, Transport};
-
 /// A time in which nothing that a client trusts, or has presented, was revoked. Whatever keeps connections belongs to
 /// one: it stands until something is revoked, and is replaced then ([`Swap`](crate::Swap)). Cheap to clone.
 #[derive(Clone)]
@@ -52,12 +50,6 @@ impl Generation {
     /// The connector's config, for hosts that make their own handshakes, such as reqwest.
     pub fn config(&self) -> Arc<ClientConfig> {
         self.0.connector.config()
-    }
-
-    /// A connector for hosts that take a tower service of URIs, such as hyper-util and tonic. It goes over `http`, such
-    /// as hyper-util's `HttpConnector`, of which `enforce_http` must be off.
-    pub fn https<H: Transport>(&self, http: H) -> HttpsConnector<H> {
-        HttpsConnector::new(self.clone(), http)
     }
 
     /// Ends it: a connection of it has learnt that it may not go on.

@@ -7,6 +7,7 @@ mod oneshot;
 mod origins;
 mod pools;
 mod request;
+mod shared;
 mod stream;
 mod swap;
 
@@ -32,7 +33,7 @@ use keydir_rustls::{BuildError, ClientBuilder, Connector};
 use tower_service::Service;
 
 use self::pools::{Maker, Pools};
-use self::swap::Options;
+use self::shared::Options;
 use crate::BoxError;
 use crate::replay::Replay;
 

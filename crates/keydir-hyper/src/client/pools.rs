@@ -13,7 +13,7 @@ use tower_service::Service;
 use super::connector::{HttpsConnector, Transport};
 use super::generation::Generation;
 use super::origins::Origins;
-use super::swap::Ahead;
+use super::shared::Ahead;
 use crate::BoxError;
 
 /// To dial ahead takes so long at most, and what was dialled waits so long for a request.

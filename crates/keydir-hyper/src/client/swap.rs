@@ -3,26 +3,17 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use keydir::Key;
-use keydir_rustls::{Connector, IdentityKey};
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use keydir_rustls::Connector;
 use tower_service::Service;
 
 use super::driver;
 use super::generation::Generation;
 use super::oneshot::Oneshot;
+use super::shared::{Options, Shared};
 use crate::BoxError;
-
-/// A new identity is taken up within this time, where nothing else is said.
-const PROMOTION_WINDOW: Duration = Duration::from_secs(10);
 
 /// A client of any kind (a tonic channel, a `reqwest::Client`), made anew whenever what its connections rest on was
 /// revoked: at once then, before the next request; and in a while when there is a new identity. Requests that are under
@@ -48,46 +39,6 @@ const PROMOTION_WINDOW: Duration = Duration::from_secs(10);
 /// ```
 pub struct Swap<S, E = Infallible> {
     shared: Arc<Shared<S, E>>,
-}
-
-/// Gets a service ready to take another's place.
-pub(super) type Ahead<S> =
-    Box<dyn Fn(&S, &S) -> Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> + Send + Sync>;
-
-pub(super) struct Shared<S, E> {
-    pub(super) connector: Connector,
-    make: Make<S, E>,
-    pub(super) options: Options<S>,
-    current: ArcSwap<Current<S>>,
-    /// Locked while another is made, so that it is made once.
-    making: Mutex<()>,
-    pub(super) wake: Arc<Notify>,
-}
-
-type Make<S, E> = Box<dyn Fn(&Generation) -> Result<S, E> + Send + Sync>;
-
-pub(super) struct Options<S> {
-    pub(super) promotion_window: Duration,
-    pub(super) max_age: Option<Duration>,
-    pub(super) ahead: Ahead<S>,
-}
-
-impl<S> Default for Options<S> {
-    fn default() -> Self {
-        Self {
-            promotion_window: PROMOTION_WINDOW,
-            max_age: None,
-            ahead: Box::new(|_, _| Box::pin(async { Ok(()) })),
-        }
-    }
-}
-
-pub(super) struct Current<S> {
-    pub(super) generation: Generation,
-    pub(super) service: S,
-    /// What was to be presented when it began.
-    identity: Option<Arc<Key<IdentityKey>>>,
-    pub(super) begun: Instant,
 }
 
 impl<S, E> Swap<S, E>
@@ -129,17 +80,7 @@ where
         options: Options<S>,
         make: impl Fn(&Generation) -> Result<S, E> + Send + Sync + 'static,
     ) -> Result<Self, E> {
-        let make: Make<S, E> = Box::new(make);
-        let wake = Arc::default();
-        let current = Current::begin(connector, &wake, &make)?;
-        let shared = Arc::new(Shared {
-            connector: connector.clone(),
-            make,
-            options,
-            current: ArcSwap::from_pointee(current),
-            making: Mutex::default(),
-            wake,
-        });
+        let shared = Arc::new(Shared::new(connector, options, Box::new(make))?);
         driver::start(&shared);
         Ok(Self { shared })
     }
@@ -147,74 +88,6 @@ where
     /// For a short look at the client of this moment.
     pub(super) fn with<T>(&self, f: impl FnOnce(&S) -> T) -> Result<T, E> {
         self.shared.with(f)
-    }
-}
-
-impl<S> Current<S> {
-    fn begin<E>(connector: &Connector, wake: &Arc<Notify>, make: &Make<S, E>) -> Result<Self, E> {
-        // In this order: what changes in between ends the generation, or is seen as a promotion.
-        let generation = Generation::begin(connector, wake);
-        let identity = connector.identity().and_then(|identity| identity.primary().ok());
-        if let Some(key) = &identity {
-            generation.presents(key);
-        }
-        Ok(Self {
-            service: make(&generation)?,
-            generation,
-            identity,
-            begun: Instant::now(),
-        })
-    }
-
-    pub(super) fn presents(&self, key: &Arc<Key<IdentityKey>>) -> bool {
-        self.identity.as_ref().is_some_and(|own| Arc::ptr_eq(own, key))
-    }
-}
-
-impl<S, E> Shared<S, E> {
-    fn with<T>(&self, f: impl FnOnce(&S) -> T) -> Result<T, E> {
-        let current = self.current.load();
-        match current.generation.stands() {
-            true => Ok(f(&current.service)),
-            false => Ok(f(&self.renewed()?.service)),
-        }
-    }
-
-    pub(super) fn current(&self) -> Arc<Current<S>> {
-        self.current.load_full()
-    }
-
-    /// Takes the place of a generation that does not stand.
-    pub(super) fn renewed(&self) -> Result<Arc<Current<S>>, E> {
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = self.current();
-        if current.generation.stands() {
-            return Ok(current);
-        }
-        let next = Arc::new(self.begin()?);
-        self.current.store(Arc::clone(&next));
-        tracing::info!("what the pooled connections rest on has ended: new ones in their place");
-        // It has other things to wait for.
-        self.wake.notify_one();
-        Ok(next)
-    }
-
-    pub(super) fn begin(&self) -> Result<Current<S>, E> {
-        Current::begin(&self.connector, &self.wake, &self.make)
-    }
-
-    /// Puts another in the place of `last`, unless that is gone already.
-    pub(super) fn replace(&self, last: &Weak<Current<S>>, next: Current<S>) {
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if Weak::as_ptr(last) == Arc::as_ptr(&self.current.load()) {
-            self.current.store(Arc::new(next));
-        }
-    }
-}
-
-impl<S, E> Drop for Shared<S, E> {
-    fn drop(&mut self) {
-        self.wake.notify_one();
     }
 }
 

@@ -1,6 +1,5 @@
 //! What serving remembers of one connection.
 
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::until::until;
+use crate::random::random;
 
 /// Longer than this no time may be: sums with it are no overflow.
 pub(super) const LONGEST: Duration = Duration::from_secs(86_400);
@@ -136,24 +136,4 @@ impl Drop for Waiting {
 /// with the peer: it learns with the answer that it has to go, and loses nothing.
 pub(super) fn admits(connection: &Connection) -> bool {
     connection.stands() || matches!(connection.why(), Some(Ended::Identity(_))) && connection.peer_stands()
-}
-
-/// From 0 to 1, evenly, and another for each call. Nothing secret depends on it.
-fn random() -> f64 {
-    let bits = RandomState::new().hash_one(()) >> 11;
-    bits as f64 / (1_u64 << 53) as f64
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn delays_are_spread() {
-        let mut all: Vec<_> = (0..1000).map(|_| random()).collect();
-        assert!(all.iter().all(|share| (0.0..1.0).contains(share)));
-        all.sort_by(f64::total_cmp);
-        all.dedup();
-        assert!(all.len() > 990 && all[0] < 0.1 && all[all.len() - 1] > 0.9);
-    }
 }
