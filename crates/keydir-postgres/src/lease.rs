@@ -98,6 +98,18 @@ impl Lease {
             }
         }
     }
+
+    /// Ends the session, on which nothing is under way.
+    #[cfg(feature = "_pool")]
+    pub(crate) fn end(&self) {
+        self.tls.end();
+    }
+
+    /// Whether anything was sent since this was asked last.
+    #[cfg(feature = "bb8")]
+    pub(crate) fn was_used(&self) -> bool {
+        self.tls.was_used()
+    }
 }
 
 impl fmt::Debug for Lease {

@@ -3,16 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
+use keydir::Key;
 use keydir_rustls::NoProvider;
 use tokio_postgres::config::SslNegotiation;
 use tokio_postgres::{Client, Config};
 
-use crate::attempt::{Attempts, Role};
+use crate::attempt::{Attempts, Role, Session};
 use crate::credentials::Credentials;
 use crate::error::LoginError;
 use crate::lease::Lease;
 use crate::logins::Logins;
 use crate::tls::{SslMode, Tls};
+use crate::view::Credential;
 
 /// Makes connections to PostgreSQL with the logins of a directory. Cheap to clone; clones share what they know of the
 /// revisions.
@@ -99,9 +101,23 @@ impl Login {
     /// The attempt ends with the future, but the first one with a revision goes on by itself: what the server says to it
     /// is to be known.
     pub async fn connect(&self) -> Result<(Client, Lease), LoginError> {
-        let session = self.0.connect().await?;
+        Ok(self.leased(self.0.connect(true).await?))
+    }
+
+    /// Whether the server takes this revision.
+    pub(crate) fn works(&self, key: &Arc<Key<Credential>>) -> bool {
+        self.0.works(key)
+    }
+
+    /// A session with its lease.
+    pub(crate) fn leased(&self, session: Session) -> (Client, Lease) {
         let lease = Lease::new(session.key, session.tls, Arc::clone(&self.0));
-        Ok((session.client, lease))
+        (session.client, lease)
+    }
+
+    #[cfg(feature = "_pool")]
+    pub(crate) fn logins(&self) -> &Arc<Logins> {
+        &self.0
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
+#[cfg(feature = "_pool")]
+use event_listener::EventListener;
 use keydir::Key;
 use tokio::time::{sleep_until, timeout};
 
@@ -43,13 +45,13 @@ impl Logins {
         })
     }
 
-    /// Makes a connection, or says why there is none.
-    pub(crate) async fn connect(self: &Arc<Self>) -> Result<Session, LoginError> {
+    /// Makes a connection, or says why there is none. `beside` says whether a new primary is tried beside it.
+    pub(crate) async fn connect(self: &Arc<Self>, beside: bool) -> Result<Session, LoginError> {
         let mut tries = Vec::new();
         loop {
             let ended = self.ended.listen();
             let usable = self.usable()?;
-            let pick = self.known().tried.pick(&usable, Instant::now());
+            let pick = self.known().tried.pick(&usable, beside, Instant::now());
             let connected = match pick {
                 Pick::Use(key) => self.log_in(&key, false).await,
                 Pick::UseAndTry(key, new) => {
@@ -116,7 +118,7 @@ impl Logins {
     fn first_log_in(
         self: &Arc<Self>,
         key: Arc<Key<Credential>>,
-    ) -> impl Future<Output = Result<Session, Try>> + Send + 'static {
+    ) -> impl Future<Output = Result<Session, Try>> + Send + use<> {
         let id = key.id().clone();
         let broken_off = Try::new(&id, Refused::Other, "it was broken off");
         let mut trial = Trial {
@@ -151,11 +153,16 @@ impl Logins {
         });
     }
 
+    /// Whether the server has taken this revision, and not refused it since.
+    pub(crate) fn works(&self, key: &Arc<Key<Credential>>) -> bool {
+        self.known().tried.is_good(key)
+    }
+
     /// Whether a new connection would be made with another login than this one: the primary is another, and the server
     /// takes it.
     pub(crate) fn is_superseded(&self, key: &Key<Credential>) -> bool {
         let primary = self.attempts.credentials.primary();
-        primary.is_ok_and(|primary| !is_same(&primary, key) && self.known().tried.is_good(&primary))
+        primary.is_ok_and(|primary| !is_same(&primary, key) && self.works(&primary))
     }
 
     /// Resolves when that is so, and sees to it that a new primary is tried though nobody connects.
@@ -187,15 +194,39 @@ impl Logins {
         if is_same(&primary, other_than) {
             return None;
         }
-        let beside = self.known().tried.beside(&primary, Instant::now());
-        match beside {
-            Beside::Nothing => None,
-            Beside::Try => {
-                self.try_beside(primary);
-                None
-            }
-            Beside::Later(later) => Some(later),
+        let (beside, now) = (self.beside(&primary), Instant::now());
+        if beside == Beside::Try && self.known().tried.begin(&primary, now) {
+            self.try_beside(primary);
         }
+        beside.later()
+    }
+
+    fn beside(&self, key: &Arc<Key<Credential>>) -> Beside {
+        self.known().tried.beside(key, Instant::now())
+    }
+
+    /// What is to be done about a primary that nobody knows, by whoever has sessions of another that works.
+    #[cfg(feature = "_pool")]
+    pub(crate) fn untried(&self) -> Beside {
+        let usable = self.usable().unwrap_or_default();
+        match usable.first() {
+            Some(primary) if usable.iter().any(|key| self.works(key)) => self.beside(primary),
+            _ => Beside::Nothing,
+        }
+    }
+
+    /// Begins to try it, if that is still to be done.
+    #[cfg(feature = "_pool")]
+    pub(crate) fn try_primary(self: &Arc<Self>) -> Option<impl Future<Output = Result<Session, Try>> + Send + use<>> {
+        let primary = self.attempts.credentials.primary().ok()?;
+        let begins = self.known().tried.begin(&primary, Instant::now());
+        begins.then(|| self.first_log_in(primary))
+    }
+
+    /// The end of the next trial.
+    #[cfg(feature = "_pool")]
+    pub(crate) fn next_end(&self) -> EventListener {
+        self.ended.listen()
     }
 
     /// The primary, then what may be tried in its place, the last in natural order first.

@@ -22,6 +22,7 @@ use tokio_postgres::Socket;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_rustls::TlsConnector;
 
+use crate::good_bye::AskForEnd;
 use crate::last_word::LastWord;
 use crate::stream::PgStream;
 use crate::unverified;
@@ -90,6 +91,12 @@ impl Tls {
         })))
     }
 
+    /// What vouches for the server.
+    #[cfg(feature = "_pool")]
+    pub(crate) fn anchors(&self) -> Option<&TrustAnchors> {
+        self.0.mode.anchors()
+    }
+
     /// What an attempt with this certificate connects with.
     pub(crate) fn with_certificate(&self, certificate: Option<&Arc<CertifiedKey>>) -> Result<PostgresTls, BuildError> {
         let mut made = self.0.made.lock().unwrap_or_else(PoisonError::into_inner);
@@ -152,18 +159,37 @@ pub struct PostgresTls {
     kind: Kind,
     direct: bool,
     may_be_plain: bool,
-    noted: Arc<OnceLock<Connection>>,
+    noted: Arc<Noted>,
+}
+
+/// What is there once the connection is made.
+#[derive(Debug, Default)]
+struct Noted {
+    connection: OnceLock<Connection>,
+    end: AskForEnd,
 }
 
 impl PostgresTls {
     /// What the connection that was made with this rests on; `None` without verified TLS.
     pub(crate) fn connection(&self) -> Option<&Connection> {
-        self.noted.get()
+        self.noted.connection.get()
     }
 
     /// Whether what vouches for the server was not revoked.
     pub(crate) fn stands(&self) -> bool {
         self.connection().is_none_or(Connection::stands)
+    }
+
+    /// Ends the connection that was made with this, on which nothing is under way.
+    #[cfg(feature = "_pool")]
+    pub(crate) fn end(&self) {
+        self.noted.end.ask();
+    }
+
+    /// Whether anything was sent since this was asked last.
+    #[cfg(feature = "bb8")]
+    pub(crate) fn was_used(&self) -> bool {
+        self.noted.end.was_written()
     }
 
     /// The same for another connection.
@@ -209,29 +235,30 @@ impl Handshake {
     async fn shake_hands(self, socket: Socket) -> Result<PgStream, TlsError> {
         let mut socket = LastWord::new(socket);
         let tls = &self.tls;
+        let end = &tls.noted.end;
         if matches!(tls.kind, Kind::Plain) {
-            return Ok(PgStream::plain(socket));
+            return Ok(PgStream::plain(socket, end));
         }
         if !tls.direct {
             match ask(&mut socket).await.map_err(TlsError::Io)? {
                 b'S' => {}
-                b'N' if tls.may_be_plain => return Ok(PgStream::plain(socket)),
+                b'N' if tls.may_be_plain => return Ok(PgStream::plain(socket, end)),
                 _ => return Err(TlsError::NotOffered),
             }
         }
         let name = || ServerName::try_from(self.host.clone()).map_err(|_| TlsError::NoName(self.host.clone()));
         match &tls.kind {
-            Kind::Plain => Ok(PgStream::plain(socket)),
+            Kind::Plain => Ok(PgStream::plain(socket, end)),
             Kind::Unverified(config) => {
                 let connector = TlsConnector::from(Arc::clone(config));
                 let stream = connector.connect(name()?, socket).await.map_err(TlsError::Io)?;
-                Ok(PgStream::unverified(stream))
+                Ok(PgStream::unverified(stream, end))
             }
             Kind::Verified(connector) => {
                 let stream = connector.connect(name()?, socket).await;
                 let stream = stream.map_err(|error| TlsError::Handshake(Box::new(error)))?;
-                let _ = tls.noted.set(stream.connection().clone());
-                Ok(PgStream::verified(stream))
+                let _ = tls.noted.connection.set(stream.connection().clone());
+                Ok(PgStream::verified(stream, end))
             }
         }
     }

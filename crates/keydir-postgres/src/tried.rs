@@ -56,13 +56,23 @@ pub(crate) enum Pick<T> {
 }
 
 /// What to do about a revision beside a connection that is there.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Beside {
     /// It has worked, or somebody is trying it.
     Nothing,
-    /// To be tried, as by [`Pick::Try`].
+    /// To be tried by whoever [begins](Tried::begin).
     Try,
     Later(Instant),
+}
+
+impl Beside {
+    /// When to come back, if not now.
+    pub(crate) fn later(self) -> Option<Instant> {
+        match self {
+            Self::Later(later) => Some(later),
+            Self::Nothing | Self::Try => None,
+        }
+    }
 }
 
 impl<T> Default for Tried<T> {
@@ -73,13 +83,14 @@ impl<T> Default for Tried<T> {
 
 impl<T> Tried<T> {
     /// `usable` are the revisions in force, the primary first, then in the order in which they are to be tried in its
-    /// place. What is no longer among them is forgotten.
-    pub(crate) fn pick(&mut self, usable: &[Arc<Key<T>>], now: Instant) -> Pick<T> {
+    /// place. What is no longer among them is forgotten. `beside` says whether a new primary may be tried beside another
+    /// that works.
+    pub(crate) fn pick(&mut self, usable: &[Arc<Key<T>>], beside: bool, now: Instant) -> Pick<T> {
         self.known
             .retain(|_, known| known.trying || usable.iter().any(|key| Arc::ptr_eq(key, &known.key)));
         let good = usable.iter().find(|key| self.is_good(key)).cloned();
         match (good, usable.first()) {
-            (Some(good), Some(primary)) if !Arc::ptr_eq(&good, primary) && self.begin(primary, now) => {
+            (Some(good), Some(primary)) if beside && !Arc::ptr_eq(&good, primary) && self.begin(primary, now) => {
                 Pick::UseAndTry(good, Arc::clone(primary))
             }
             (Some(good), _) => Pick::Use(good),
@@ -145,14 +156,12 @@ impl<T> Tried<T> {
         }
     }
 
-    /// What is to be done about this one by whoever has another: nothing, or try it, now or at the time given.
-    pub(crate) fn beside(&mut self, key: &Arc<Key<T>>, now: Instant) -> Beside {
-        if self.is_good(key) || self.known(key).trying {
-            Beside::Nothing
-        } else if self.begin(key, now) {
-            Beside::Try
-        } else {
-            self.known(key).until.map_or(Beside::Nothing, Beside::Later)
+    /// What is to be done about this one by whoever has another.
+    pub(crate) fn beside(&self, key: &Arc<Key<T>>, now: Instant) -> Beside {
+        match self.known.get(&address(key)) {
+            Some(known) if known.trying || known.standing == Standing::Good => Beside::Nothing,
+            Some(Known { until: Some(until), .. }) if *until > now => Beside::Later(*until),
+            _ => Beside::Try,
         }
     }
 
@@ -161,11 +170,10 @@ impl<T> Tried<T> {
         known.is_some_and(|known| known.standing == Standing::Good)
     }
 
-    /// Begins to try a revision, if nobody does and it is not left alone.
-    fn begin(&mut self, key: &Arc<Key<T>>, now: Instant) -> bool {
-        let known = self.known(key);
-        let may = !known.trying && known.until.is_none_or(|until| until <= now);
-        known.trying |= may;
+    /// Begins to try a revision, as by [`Pick::Try`], if it is to be tried.
+    pub(crate) fn begin(&mut self, key: &Arc<Key<T>>, now: Instant) -> bool {
+        let may = self.beside(key, now) == Beside::Try;
+        self.known(key).trying |= may;
         may
     }
 

@@ -114,7 +114,7 @@ impl World {
     fn pick(&mut self) {
         let primary = number(&self.usable[0]);
         let some_good = (0..REVISIONS).any(|number| self.is_good(number));
-        match self.tried.pick(&self.usable, self.now) {
+        match self.tried.pick(&self.usable, true, self.now) {
             Pick::Use(key) => {
                 let used = number(&key);
                 assert!(self.is_good(used), "r{used} has not worked");
@@ -210,10 +210,10 @@ fn rests_grow_to_a_limit() {
         let mut now = Instant::now();
         let mut expected = FIRST;
         for _ in 0..12 {
-            assert!(matches!(tried.pick(usable, now), Pick::Try(_)));
+            assert!(matches!(tried.pick(usable, true, now), Pick::Try(_)));
             tried.failed(&usable[0], refused, now);
             tried.ended(&usable[0], now);
-            assert!(matches!(tried.pick(usable, now), Pick::Resting(again) if again == now + expected));
+            assert!(matches!(tried.pick(usable, true, now), Pick::Resting(again) if again == now + expected));
             now += expected;
             expected = (expected * 2).min(limit);
         }
@@ -221,6 +221,6 @@ fn rests_grow_to_a_limit() {
         // Once it has worked, it begins anew.
         tried.worked(&usable[0]);
         tried.failed(&usable[0], refused, now);
-        assert!(matches!(tried.pick(usable, now), Pick::Resting(again) if again == now + FIRST));
+        assert!(matches!(tried.pick(usable, true, now), Pick::Resting(again) if again == now + FIRST));
     }
 }

@@ -15,7 +15,10 @@ mod faults;
 mod impostor;
 mod lease;
 mod pki;
+#[cfg(all(feature = "bb8", feature = "deadpool"))]
+mod pools;
 mod proxy;
+mod retirement;
 mod role;
 mod server;
 mod tls;
