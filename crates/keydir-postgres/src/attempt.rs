@@ -1,9 +1,11 @@
 //! One attempt to log in with one revision.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use keydir::{Key, Secret};
-use tokio_postgres::{Client, Config, Connection, SimpleQueryMessage, Socket};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, SimpleQueryMessage, Socket};
 
 use crate::credentials::Credentials;
 use crate::error::Try;
@@ -41,6 +43,9 @@ impl Session {
     }
 }
 
+/// Where the server's own messages go.
+pub(crate) type Messages = UnboundedSender<AsyncMessage>;
+
 /// How connections are to be made.
 #[derive(Clone)]
 pub(crate) struct Attempts {
@@ -54,13 +59,23 @@ pub(crate) struct Attempts {
 impl Attempts {
     /// Logs in with this revision, at the first address where a server answers. The first of a revision asks whether
     /// the role was taken, whatever way it was asked for.
-    pub(crate) async fn log_in(&self, key: &Arc<Key<Credential>>, is_first: bool) -> Result<Session, Try> {
+    pub(crate) async fn log_in(
+        &self,
+        key: &Arc<Key<Credential>>,
+        is_first: bool,
+        messages: Option<Messages>,
+    ) -> Result<Session, Try> {
         // Counted before it is presented: whoever sees no use of a revision may take it away.
         let used = key.hold();
-        let (session, connection) = self.connect(key).await?;
+        let (session, mut connection) = self.connect(key).await?;
         tokio::spawn(async move {
             // Why it ended, whoever uses it is told.
-            let _ = connection.await;
+            while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+                match &messages {
+                    Some(messages) => drop(messages.send(message)),
+                    None => log(&message),
+                }
+            }
             drop(used);
         });
         let client = &session.client;
@@ -121,6 +136,13 @@ impl Attempts {
             let name = config.get_application_name().unwrap_or("keydir");
             config.application_name(tagged(name, key.id().as_str()));
         }
+    }
+}
+
+/// As tokio-postgres does it where nobody asks for messages.
+fn log(message: &AsyncMessage) {
+    if let AsyncMessage::Notice(notice) = message {
+        tracing::info!("{}: {}", notice.severity(), notice.message());
     }
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use keydir::Key;
 use keydir_rustls::NoProvider;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_postgres::config::SslNegotiation;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::{AsyncMessage, Client, Config};
 
 use crate::attempt::{Attempts, Role, Session};
 use crate::credentials::Credentials;
@@ -101,7 +102,44 @@ impl Login {
     /// The attempt ends with the future, but the first one with a revision goes on by itself: what the server says to it
     /// is to be known.
     pub async fn connect(&self) -> Result<(Client, Lease), LoginError> {
-        Ok(self.leased(self.0.connect(true).await?))
+        Ok(self.leased(self.0.connect(true, None).await?))
+    }
+
+    /// Likewise, with all that the server says of its own accord: notifications of `LISTEN`, and notices. It waits in
+    /// memory until it is taken.
+    ///
+    /// ```no_run
+    /// # async fn listen(login: keydir_postgres::Login) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tokio_postgres::AsyncMessage;
+    ///
+    /// loop {
+    ///     let (client, lease, mut messages) = login.connect_with_messages().await?;
+    ///     client.batch_execute("LISTEN orders").await?;
+    ///     loop {
+    ///         tokio::select! {
+    ///             message = messages.recv() => match message {
+    ///                 Some(AsyncMessage::Notification(order)) => println!("{}", order.payload()),
+    ///                 Some(_) => {}
+    ///                 None => break,
+    ///             },
+    ///             // Whoever must not miss any makes the next one first.
+    ///             () = lease.superseded() => break,
+    ///             () = lease.ended() => break,
+    ///         }
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    /// As [`connect`](Self::connect).
+    pub async fn connect_with_messages(&self) -> Result<(Client, Lease, UnboundedReceiver<AsyncMessage>), LoginError> {
+        let (into, messages) = unbounded_channel();
+        let (client, lease) = self.leased(self.0.connect(true, Some(into)).await?);
+        Ok((client, lease, messages))
     }
 
     /// Whether the server takes this revision.

@@ -10,7 +10,7 @@ use event_listener::EventListener;
 use keydir::Key;
 use tokio::time::{sleep_until, timeout};
 
-use crate::attempt::{Attempts, Session};
+use crate::attempt::{Attempts, Messages, Session};
 use crate::error::{LoginError, Reason, Try};
 use crate::refused::Refused;
 use crate::tried::{Beside, Pick, Tried};
@@ -46,19 +46,23 @@ impl Logins {
     }
 
     /// Makes a connection, or says why there is none. `beside` says whether a new primary is tried beside it.
-    pub(crate) async fn connect(self: &Arc<Self>, beside: bool) -> Result<Session, LoginError> {
+    pub(crate) async fn connect(
+        self: &Arc<Self>,
+        beside: bool,
+        messages: Option<Messages>,
+    ) -> Result<Session, LoginError> {
         let mut tries = Vec::new();
         loop {
             let ended = self.ended.listen();
             let usable = self.usable()?;
             let pick = self.known().tried.pick(&usable, beside, Instant::now());
             let connected = match pick {
-                Pick::Use(key) => self.log_in(&key, false).await,
+                Pick::Use(key) => self.log_in(&key, false, messages.clone()).await,
                 Pick::UseAndTry(key, new) => {
                     self.try_beside(new);
-                    self.log_in(&key, false).await
+                    self.log_in(&key, false, messages.clone()).await
                 }
-                Pick::Try(key) => self.first_log_in(key).await,
+                Pick::Try(key) => self.first_log_in(key, messages.clone()).await,
                 Pick::Wait => {
                     ended.await;
                     match self.known().trouble.clone() {
@@ -90,8 +94,13 @@ impl Logins {
     }
 
     /// Logs in, and remembers what came of it.
-    async fn log_in(&self, key: &Arc<Key<Credential>>, is_first: bool) -> Result<Session, Try> {
-        let connected = self.attempts.log_in(key, is_first).await;
+    async fn log_in(
+        &self,
+        key: &Arc<Key<Credential>>,
+        is_first: bool,
+        messages: Option<Messages>,
+    ) -> Result<Session, Try> {
+        let connected = self.attempts.log_in(key, is_first, messages).await;
         let mut known = self.known();
         match &connected {
             Ok(_) => {
@@ -118,6 +127,7 @@ impl Logins {
     fn first_log_in(
         self: &Arc<Self>,
         key: Arc<Key<Credential>>,
+        messages: Option<Messages>,
     ) -> impl Future<Output = Result<Session, Try>> + Send + use<> {
         let id = key.id().clone();
         let broken_off = Try::new(&id, Refused::Other, "it was broken off");
@@ -127,7 +137,7 @@ impl Logins {
             trouble: Some(broken_off.clone()),
         };
         let task = tokio::spawn(async move {
-            let connected = timeout(TRIAL, trial.logins.log_in(&trial.key, true)).await;
+            let connected = timeout(TRIAL, trial.logins.log_in(&trial.key, true, messages)).await;
             let connected =
                 connected.unwrap_or_else(|_| Err(Try::new(&id, Refused::Other, "the server does not answer")));
             trial.came_to(&connected);
@@ -139,7 +149,7 @@ impl Logins {
     /// Tries a revision while requests go on with another.
     fn try_beside(self: &Arc<Self>, key: Arc<Key<Credential>>) {
         let id = key.id().clone();
-        let first = self.first_log_in(key);
+        let first = self.first_log_in(key, None);
         tokio::spawn(async move {
             // The client is dropped, which says good-bye.
             match first.await {
@@ -220,7 +230,7 @@ impl Logins {
     pub(crate) fn try_primary(self: &Arc<Self>) -> Option<impl Future<Output = Result<Session, Try>> + Send + use<>> {
         let primary = self.attempts.credentials.primary().ok()?;
         let begins = self.known().tried.begin(&primary, Instant::now());
-        begins.then(|| self.first_log_in(primary))
+        begins.then(|| self.first_log_in(primary, None))
     }
 
     /// The end of the next trial.

@@ -46,7 +46,7 @@ impl Turnover {
     /// Makes another session.
     pub(super) async fn connect<C>(&self, wrap: impl FnOnce(Client) -> C) -> Result<Leased<C>, LoginError> {
         let beside = !self.is_swept.load(Ordering::Relaxed);
-        let made = self.login.logins().connect(beside).await?;
+        let made = self.login.logins().connect(beside, None).await?;
         Ok(self.leased(made, wrap))
     }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use keydir_postgres::{Login, SslMode};
+use tokio_postgres::AsyncMessage;
 
 use crate::directory::{credentials, login, login_with, logins, password, plain, primary};
 use crate::proxy::Proxy;
@@ -156,6 +157,27 @@ async fn an_ended_session_says_good_bye() {
             .find(|line| line.contains("could not receive") || line.contains("unexpected EOF"));
         assert_eq!(rough, None);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_says_of_its_own_accord_is_handed_out() {
+    let database = with_roles().await;
+    let (dir, login) = plain(&database, logins(&database, &["r1"]));
+    let (client, lease, mut messages) = login.connect_with_messages().await.unwrap();
+    client.batch_execute("LISTEN orders").await.unwrap();
+    database.sql("NOTIFY orders, 'one'").await;
+    let message = soon(messages.recv()).await.unwrap();
+    assert!(matches!(&message, AsyncMessage::Notification(order) if order.payload() == "one"));
+
+    dir.publish(logins(&database, &["r1", "r2"])).unwrap();
+    soon(lease.superseded()).await;
+    let (next, lease, mut more) = login.connect_with_messages().await.unwrap();
+    assert_eq!(*lease.revision(), *"r2");
+    next.batch_execute("LISTEN orders").await.unwrap();
+    drop(client);
+    database.sql("NOTIFY orders, 'two'").await;
+    let message = soon(more.recv()).await.unwrap();
+    assert!(matches!(&message, AsyncMessage::Notification(order) if order.payload() == "two"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
