@@ -110,6 +110,13 @@ impl serde::Serialize for RevisionId {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for RevisionId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// A text that is no revision id: section 1 of the convention says what one is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameError(String);

@@ -1,0 +1,178 @@
+//! What a rotator remembers of a directory. It lies in the publication itself, as `.rotation.json`, so that a crash leaves
+//! the old set with the old state, or the new one with the new.
+
+use std::collections::BTreeMap;
+
+use keydir::{RevisionId, Secret};
+use serde::{Deserialize, Serialize};
+
+use crate::holding::Holding;
+
+/// The name of the file (convention, section 4).
+pub(crate) const FILE: &str = ".rotation.json";
+/// Of what is written here.
+const VERSION: u32 = 1;
+
+/// What is remembered of a directory. Times are in seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// 1.
+    pub version: u32,
+    /// Random. Consumers report which publication they have loaded.
+    pub publication: String,
+    /// When it was published.
+    pub published: u64,
+    /// When the last rotation ended, or the first revision was made.
+    pub settled: u64,
+    /// The highest number of a revision so far, so that no id is used twice.
+    #[serde(default)]
+    pub number: u64,
+    /// Why nothing is to move by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<String>,
+    /// Every revision in the set.
+    #[serde(default)]
+    pub revisions: BTreeMap<RevisionId, Stage>,
+}
+
+/// Where one revision stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Its phase.
+    pub phase: Phase,
+    /// Since when.
+    pub since: u64,
+    /// Somebody else may have it. It goes when nobody needs it any more, and at this time at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compromised: Option<u64>,
+    /// What was made with it has been made anew, or nothing of the kind is needed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub migrated: bool,
+}
+
+/// The phases of a revision, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Something outside is being made under its id.
+    Intended,
+    /// Accepted, not presented.
+    Staged,
+    /// Presented.
+    Primary,
+    /// No longer presented; what was made with it is still accepted.
+    Retiring,
+    /// Refused, by its marker.
+    Revoked,
+}
+
+/// Why a state cannot be used.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StateError {
+    /// It does not parse.
+    Broken(serde_json::Error),
+    /// A later program has written it.
+    Version(u32),
+}
+
+impl std::fmt::Display for StateError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Broken(error) => write!(
+                f,
+                "{FILE} is broken ({error}): correct it, or remove it, and the state is made anew of the files"
+            ),
+            Self::Version(version) => write!(f, "{FILE} is of version {version}: use the program that wrote it"),
+        }
+    }
+}
+
+impl std::error::Error for StateError {}
+
+impl State {
+    /// Reads `.rotation.json`. A file that only gives a publication's id is no state.
+    ///
+    /// # Errors
+    /// If it is broken, or of a later version.
+    pub fn read(content: &Secret) -> Result<Option<Self>, StateError> {
+        #[derive(Deserialize)]
+        struct Head {
+            version: Option<u32>,
+        }
+        let bytes = content.expose();
+        let head: Head = serde_json::from_slice(bytes).map_err(StateError::Broken)?;
+        match head.version {
+            None => Ok(None),
+            Some(VERSION) => serde_json::from_slice(bytes).map(Some).map_err(StateError::Broken),
+            Some(version) => Err(StateError::Version(version)),
+        }
+    }
+
+    /// As a file.
+    pub fn write(&self) -> Secret {
+        // Text and numbers: it cannot fail.
+        Secret::new(serde_json::to_vec_pretty(self).unwrap_or_default())
+    }
+
+    /// What the files say, with what is remembered: the files count where they differ, since somebody may have published
+    /// by hand. What is new to the state has its phase from now on.
+    pub fn of(holding: &Holding, remembered: Option<&Self>, now: u64) -> Self {
+        let mut state = remembered.cloned().unwrap_or_else(|| Self {
+            version: VERSION,
+            publication: String::new(),
+            published: now,
+            settled: now,
+            number: 0,
+            paused: None,
+            revisions: BTreeMap::new(),
+        });
+        state
+            .revisions
+            .retain(|id, stage| stage.phase == Phase::Intended || holding.revisions.contains_key(id));
+        for (id, held) in &holding.revisions {
+            let before = state.revisions.get(id);
+            let phase = match before.map(|stage| stage.phase) {
+                _ if held.revoked => Phase::Revoked,
+                _ if held.marked => Phase::Primary,
+                Some(Phase::Primary | Phase::Retiring) => Phase::Retiring,
+                _ => Phase::Staged,
+            };
+            if before.is_none_or(|stage| stage.phase != phase) {
+                let compromised = before.and_then(|stage| stage.compromised);
+                let stage = Stage {
+                    compromised,
+                    ..Stage::new(phase, now)
+                };
+                state.revisions.insert(id.clone(), stage);
+            }
+            state.number = state.number.max(number(id));
+        }
+        state
+    }
+
+    /// The id of the next revision.
+    pub fn next_id(&self) -> Option<RevisionId> {
+        format!("r{}", self.number.checked_add(1)?).parse().ok()
+    }
+
+    /// The revisions in this phase.
+    pub fn in_phase(&self, phase: Phase) -> impl Iterator<Item = (&RevisionId, &Stage)> {
+        self.revisions.iter().filter(move |(_, stage)| stage.phase == phase)
+    }
+}
+
+impl Stage {
+    pub(crate) fn new(phase: Phase, now: u64) -> Self {
+        Self {
+            phase,
+            since: now,
+            compromised: None,
+            migrated: false,
+        }
+    }
+}
+
+pub(crate) fn number(id: &RevisionId) -> u64 {
+    id.as_str().strip_prefix('r').and_then(|n| n.parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,142 @@
+//! One step: the next files and the next state, of the current ones. Pure.
+
+use keydir::{FileName, Files, RevisionId, Secret, uses};
+
+use crate::holding::Holding;
+use crate::state::{FILE, Phase, Stage, State};
+
+/// The parts of a new revision, by name.
+pub type Parts = Vec<(&'static str, Secret)>;
+
+/// A set in the making.
+#[derive(Clone, Debug)]
+pub struct Set {
+    files: Files,
+    state: State,
+    now: u64,
+}
+
+impl Set {
+    /// The current one, at this time in seconds since 1970. `state` is what [`State::read`] gave.
+    pub fn new(files: Files, state: Option<&State>, now: u64) -> Self {
+        let holding = Holding::of_names(files.keys().map(String::as_str));
+        let state = State::of(&holding, state, now);
+        Self { files, state, now }
+    }
+
+    /// What is remembered of it.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Says that something outside is made under this id.
+    pub fn intend(&mut self, id: &RevisionId) {
+        self.becomes(id, Phase::Intended);
+    }
+
+    /// Adds a revision, which is not presented yet.
+    pub fn stage(&mut self, id: &RevisionId, parts: Parts) {
+        for (part, content) in parts {
+            self.files.insert(format!("{id}.{part}"), content);
+        }
+        self.becomes(id, Phase::Staged);
+    }
+
+    /// Moves the mark to a revision. What bore it before is retiring.
+    pub fn promote(&mut self, id: &RevisionId) {
+        let marked: Vec<String> = self.files.keys().filter(|name| is_marked(name)).cloned().collect();
+        let mut parts = Vec::new();
+        for name in marked {
+            if let (Some(unmarked), Some(content)) = (name.strip_suffix(".primary"), self.files.remove(&name)) {
+                parts.extend(unmarked.rsplit_once('.').map(|(_, part)| part.to_owned()));
+                self.files.insert(unmarked.to_owned(), content);
+            }
+        }
+        // Any file would do; the one of the part that bore the mark before is what people expect.
+        parts.extend(uses::ALL.iter().flat_map(keydir::Usage::parts).map(str::to_owned));
+        let part = parts
+            .iter()
+            .find(|part| self.files.contains_key(&format!("{id}.{part}")));
+        if let Some(name) = part.map(|part| format!("{id}.{part}"))
+            && let Some(content) = self.files.remove(&name)
+        {
+            self.files.insert(format!("{name}.primary"), content);
+        }
+        let before: Vec<RevisionId> = self.state.in_phase(Phase::Primary).map(|(id, _)| id.clone()).collect();
+        for other in before.iter().filter(|other| *other != id) {
+            self.becomes(other, Phase::Retiring);
+        }
+        self.becomes(id, Phase::Primary);
+    }
+
+    /// Says that what was made with a revision has been made anew.
+    pub fn migrated(&mut self, id: &RevisionId) {
+        if let Some(stage) = self.state.revisions.get_mut(id) {
+            stage.migrated = true;
+        }
+    }
+
+    /// Takes a revision away, with its marker.
+    pub fn remove(&mut self, id: &RevisionId) {
+        self.files.retain(|name, _| !is_of(name, id));
+        self.state.revisions.remove(id);
+        let is_over = |stage: &Stage| stage.phase == Phase::Primary;
+        if self.state.revisions.values().all(is_over) {
+            self.state.settled = self.now;
+        }
+    }
+
+    /// Has a revision refused. One of which only the intent is there goes.
+    pub fn revoke(&mut self, id: &RevisionId) {
+        let is_there = self.files.keys().any(|name| is_of(name, id));
+        if !is_there {
+            return self.remove(id);
+        }
+        self.files.insert(format!("{id}.revoked"), Secret::new(Vec::new()));
+        self.becomes(id, Phase::Revoked);
+    }
+
+    /// Remembers that somebody else may have a revision, which has to go by this time.
+    pub fn compromise(&mut self, id: &RevisionId, by: u64) {
+        if let Some(stage) = self.state.revisions.get_mut(id) {
+            stage.compromised = Some(stage.compromised.map_or(by, |before| before.min(by)));
+        }
+    }
+
+    /// Lets nothing move by itself, or lets it move again.
+    pub fn pause(&mut self, reason: Option<String>) {
+        self.state.paused = reason;
+    }
+
+    /// The files to publish, under this id of a publication.
+    pub fn publish(mut self, publication: String) -> Files {
+        self.state.publication = publication;
+        self.state.published = self.now;
+        self.files.insert(FILE.to_owned(), self.state.write());
+        self.files
+    }
+
+    fn becomes(&mut self, id: &RevisionId, phase: Phase) {
+        let before = self.state.revisions.get(id);
+        if before.is_some_and(|stage| stage.phase == phase) {
+            return;
+        }
+        let stage = Stage {
+            compromised: before.and_then(|stage| stage.compromised),
+            ..Stage::new(phase, self.now)
+        };
+        self.state.revisions.insert(id.clone(), stage);
+        self.state.number = self.state.number.max(crate::state::number(id));
+    }
+}
+
+fn is_marked(name: &str) -> bool {
+    matches!(FileName::parse(name.as_bytes()), FileName::File { primary: true, .. })
+}
+
+fn is_of(name: &str, id: &RevisionId) -> bool {
+    matches!(
+        FileName::parse(name.as_bytes()),
+        FileName::File { id: of, .. } | FileName::Marker { id: of } if of == *id
+    )
+}
