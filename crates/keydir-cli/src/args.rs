@@ -1,9 +1,10 @@
 //! The command line, as data.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use keydir::Usage;
+use keydir::{RevisionId, Usage};
 
 use crate::uses;
 
@@ -42,6 +43,24 @@ pub(crate) enum Command {
     Watch(Watch),
     /// Publish files in one atomic step: stage, promote, retire, revoke
     Publish(Publish),
+    /// Rotate the directories of a policy by themselves, until a signal
+    Run(Run),
+    /// Show where the directories of a policy stand, and what they wait for
+    Status(Status),
+    /// Begin the next rotation of a directory now
+    Rotate(Order),
+    /// Move the mark to the revision that is staged
+    Promote(Order),
+    /// Take the retiring revision away
+    Retire(Order),
+    /// Move the mark back to the retiring revision
+    Rollback(Order),
+    /// Replace a revision that somebody else may have, and have it refused
+    Compromise(Compromise),
+    /// Let a directory not move by itself
+    Pause(Pause),
+    /// Let a paused directory move again
+    Resume(Order),
 }
 
 /// Which directory, and for what.
@@ -173,6 +192,119 @@ pub(crate) struct Publish {
     pub(crate) json: bool,
 }
 
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  keydir run --policy /etc/keydir.toml
+  keydir run --policy /etc/keydir.toml --json >> rotations.jsonl
+  keydir run --policy /etc/keydir.toml --once            from a timer
+
+The policy is read again when it changes; one that is wrong is reported, and
+the last good one goes on. What fails is tried again, after 30 s at the latest.
+
+Exit codes: 0 ended by SIGINT or SIGTERM, or done with --once; 1 something
+failed with --once; 2 the policy cannot be used.")]
+pub(crate) struct Run {
+    /// The policy, a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: PathBuf,
+    /// Do what may be done now, and end
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Print JSON, a line for each step
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  keydir status --policy /etc/keydir.toml
+  keydir status --policy /etc/keydir.toml --watch
+  keydir status --policy /etc/keydir.toml --json | jq '.directories[].blocked'
+
+Exit codes: 0 shown; 1 a directory cannot be read; 2 the policy cannot be used.")]
+pub(crate) struct Status {
+    /// The policy, a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: PathBuf,
+    /// Show it again whenever it changes, until SIGINT or SIGTERM
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// An order about one directory of a policy.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  keydir rotate --policy /etc/keydir.toml /run/secrets/token
+  keydir promote --policy /etc/keydir.toml /run/secrets/token --plan
+  keydir retire --policy /etc/keydir.toml /run/secrets/token --force
+
+What is not safe yet is refused, with every reason; --force does it anyway.
+
+Exit codes: 0 done, or shown; 1 refused or failed; 2 wrong command line, or the
+policy cannot be used.")]
+pub(crate) struct Order {
+    /// The directory
+    pub(crate) dir: PathBuf,
+    /// The policy, a TOML file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: PathBuf,
+    /// Do it though it is not safe yet
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Show what would be done, and change nothing
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  keydir compromise --policy keydir.toml /run/secrets/token r3 --within 1h
+  keydir compromise --policy keydir.toml /run/secrets/token r3 --now
+
+Another revision is made at once and promoted as soon as all accept it; then
+this one is refused, when nothing of it is in use any more. At the given time
+both happen, whoever is not ready. No pause and no window stops it.
+
+Exit codes: 0 done, or shown; 1 failed; 2 wrong command line, or the policy
+cannot be used.")]
+pub(crate) struct Compromise {
+    #[command(flatten)]
+    pub(crate) order: Order,
+    /// The revision
+    pub(crate) id: RevisionId,
+    /// It is refused after so long, at the latest, such as 90m or 2h
+    #[arg(long, value_name = "LENGTH", required_unless_present = "now", value_parser = humantime::parse_duration)]
+    pub(crate) within: Option<Duration>,
+    /// At once, whatever breaks
+    #[arg(long, conflicts_with = "within")]
+    pub(crate) now: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  keydir pause --policy keydir.toml /run/secrets/token 'release 4.2'
+  keydir resume --policy keydir.toml /run/secrets/token
+
+Exit codes: 0 done, or shown; 1 failed; 2 wrong command line, or the policy
+cannot be used.")]
+pub(crate) struct Pause {
+    #[command(flatten)]
+    pub(crate) order: Order,
+    /// Why, for people
+    pub(crate) reason: String,
+}
+
 /// One `NAME=FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Addition {
@@ -208,7 +340,17 @@ mod tests {
     fn help_fits_80_columns() {
         let mut command = Cli::command();
         command.build();
-        for name in ["check", "ls", "watch", "publish"] {
+        for name in [
+            "check",
+            "ls",
+            "watch",
+            "publish",
+            "run",
+            "status",
+            "rotate",
+            "compromise",
+            "pause",
+        ] {
             let help = command
                 .find_subcommand_mut(name)
                 .unwrap()

@@ -32,6 +32,15 @@ fn main() -> ExitCode {
         Command::Ls(args) => commands::ls::run(args, &mut out),
         Command::Watch(args) => commands::watch::run(args, &mut out),
         Command::Publish(args) => commands::publish::run(args, &mut out),
+        Command::Run(args) => commands::run::run(args, &mut out),
+        Command::Status(args) => commands::status::run(args, &mut out),
+        Command::Rotate(args) => commands::order::rotate(args, &mut out),
+        Command::Promote(args) => commands::order::promote(args, &mut out),
+        Command::Retire(args) => commands::order::retire(args, &mut out),
+        Command::Rollback(args) => commands::order::roll_back(args, &mut out),
+        Command::Compromise(args) => commands::order::compromise(args, &mut out),
+        Command::Pause(args) => commands::order::pause(args, &mut out),
+        Command::Resume(args) => commands::order::resume(args, &mut out),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -1,18 +1,42 @@
 #![doc = include_str!("../README.md")]
 
+mod anchors;
+mod clock;
+mod composite;
 mod consumer;
 mod decide;
+mod decision;
 pub mod generate;
 mod holding;
+mod judge;
+mod keeper;
+mod make;
+mod observed;
 mod policy;
+mod report;
+mod rotator;
+mod settings;
+mod source;
 mod state;
 mod step;
+mod store;
 mod window;
 
+pub use anchors::decide_anchors;
+pub use clock::Clocks;
+pub use composite::{Known, Role, links};
 pub use consumer::{Consumer, Said};
-pub use decide::{Decision, Now, Observed, Reason, Step, Wait, decide};
+pub use decide::decide;
+pub use decision::{Decision, Reason, Step, Wait};
 pub use holding::{Held, Holding};
+pub use keeper::{Event, Keeper, Status};
+pub use make::{Make, MakeError, Program};
+pub use observed::{Links, Now, Observed};
 pub use policy::Policy;
+pub use rotator::{Look, Preview, RotateError, Rotator, Situation};
+pub use settings::{Directory, Settings, SettingsError};
+pub use source::Source;
 pub use state::{Phase, Stage, State, StateError};
 pub use step::{Parts, Set};
+pub use store::{LocalStore, Store, StoreError};
 pub use window::{WindowError, Windows};

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use keydir::{RevisionId, Secret};
+use keydir::{Files, RevisionId, Secret};
 use serde::{Deserialize, Serialize};
 
 use crate::holding::Holding;
@@ -30,7 +30,10 @@ pub struct State {
     /// Why nothing is to move by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
-    /// Every revision in the set.
+    /// Somebody wants the next rotation to begin now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub requested: bool,
+    /// Every revision in the set, and every one that is being made or taken away outside.
     #[serde(default)]
     pub revisions: BTreeMap<RevisionId, Stage>,
 }
@@ -45,6 +48,9 @@ pub struct Stage {
     /// Somebody else may have it. It goes when nobody needs it any more, and at this time at the latest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compromised: Option<u64>,
+    /// Of a CA: when the last leaf expires that was given away, and is in no directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_leaf: Option<u64>,
     /// What was made with it has been made anew, or nothing of the kind is needed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub migrated: bool,
@@ -64,6 +70,8 @@ pub enum Phase {
     Retiring,
     /// Refused, by its marker.
     Revoked,
+    /// No longer in the directory. What was made for it outside has to go yet.
+    Gone,
 }
 
 /// Why a state cannot be used.
@@ -109,6 +117,14 @@ impl State {
         }
     }
 
+    /// What is remembered in a set of files.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn of_files(files: &Files) -> Result<Option<Self>, StateError> {
+        Ok(files.get(FILE).map(Self::read).transpose()?.flatten())
+    }
+
     /// As a file.
     pub fn write(&self) -> Secret {
         // Text and numbers: it cannot fail.
@@ -125,11 +141,12 @@ impl State {
             settled: now,
             number: 0,
             paused: None,
+            requested: false,
             revisions: BTreeMap::new(),
         });
         state
             .revisions
-            .retain(|id, stage| stage.phase == Phase::Intended || holding.revisions.contains_key(id));
+            .retain(|id, stage| stage.phase.is_outside() || holding.revisions.contains_key(id));
         for (id, held) in &holding.revisions {
             let before = state.revisions.get(id);
             let phase = match before.map(|stage| stage.phase) {
@@ -139,11 +156,7 @@ impl State {
                 _ => Phase::Staged,
             };
             if before.is_none_or(|stage| stage.phase != phase) {
-                let compromised = before.and_then(|stage| stage.compromised);
-                let stage = Stage {
-                    compromised,
-                    ..Stage::new(phase, now)
-                };
+                let stage = Stage::moved(before, phase, now);
                 state.revisions.insert(id.clone(), stage);
             }
             state.number = state.number.max(number(id));
@@ -156,18 +169,41 @@ impl State {
         format!("r{}", self.number.checked_add(1)?).parse().ok()
     }
 
+    pub(crate) fn is_intended(&self, id: &RevisionId) -> bool {
+        self.revisions
+            .get(id)
+            .is_some_and(|stage| stage.phase == Phase::Intended)
+    }
+
     /// The revisions in this phase.
     pub fn in_phase(&self, phase: Phase) -> impl Iterator<Item = (&RevisionId, &Stage)> {
         self.revisions.iter().filter(move |(_, stage)| stage.phase == phase)
     }
 }
 
+impl Phase {
+    /// Nothing of it is in the directory.
+    pub(crate) fn is_outside(self) -> bool {
+        matches!(self, Self::Intended | Self::Gone)
+    }
+}
+
 impl Stage {
+    /// In another phase from now on.
+    pub(crate) fn moved(before: Option<&Self>, phase: Phase, now: u64) -> Self {
+        Self {
+            compromised: before.and_then(|stage| stage.compromised),
+            last_leaf: before.and_then(|stage| stage.last_leaf),
+            ..Self::new(phase, now)
+        }
+    }
+
     pub(crate) fn new(phase: Phase, now: u64) -> Self {
         Self {
             phase,
             since: now,
             compromised: None,
+            last_leaf: None,
             migrated: false,
         }
     }

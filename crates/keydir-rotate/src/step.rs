@@ -6,7 +6,7 @@ use crate::holding::Holding;
 use crate::state::{FILE, Phase, Stage, State};
 
 /// The parts of a new revision, by name.
-pub type Parts = Vec<(&'static str, Secret)>;
+pub type Parts = Vec<(String, Secret)>;
 
 /// A set in the making.
 #[derive(Clone, Debug)]
@@ -34,8 +34,14 @@ impl Set {
         self.becomes(id, Phase::Intended);
     }
 
+    /// Asks for the next rotation to begin now.
+    pub fn request(&mut self) {
+        self.state.requested = true;
+    }
+
     /// Adds a revision, which is not presented yet.
     pub fn stage(&mut self, id: &RevisionId, parts: Parts) {
+        self.state.requested = false;
         for (part, content) in parts {
             self.files.insert(format!("{id}.{part}"), content);
         }
@@ -80,7 +86,18 @@ impl Set {
     pub fn remove(&mut self, id: &RevisionId) {
         self.files.retain(|name, _| !is_of(name, id));
         self.state.revisions.remove(id);
-        let is_over = |stage: &Stage| stage.phase == Phase::Primary;
+        self.settle();
+    }
+
+    /// Likewise, and says that what was made for it outside has to go yet.
+    pub fn leave(&mut self, id: &RevisionId) {
+        self.files.retain(|name, _| !is_of(name, id));
+        self.becomes(id, Phase::Gone);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let is_over = |stage: &Stage| matches!(stage.phase, Phase::Primary | Phase::Gone);
         if self.state.revisions.values().all(is_over) {
             self.state.settled = self.now;
         }
@@ -88,9 +105,8 @@ impl Set {
 
     /// Has a revision refused. One of which only the intent is there goes.
     pub fn revoke(&mut self, id: &RevisionId) {
-        let is_there = self.files.keys().any(|name| is_of(name, id));
-        if !is_there {
-            return self.remove(id);
+        if self.state.is_intended(id) {
+            return self.leave(id);
         }
         self.files.insert(format!("{id}.revoked"), Secret::new(Vec::new()));
         self.becomes(id, Phase::Revoked);
@@ -100,6 +116,13 @@ impl Set {
     pub fn compromise(&mut self, id: &RevisionId, by: u64) {
         if let Some(stage) = self.state.revisions.get_mut(id) {
             stage.compromised = Some(stage.compromised.map_or(by, |before| before.min(by)));
+        }
+    }
+
+    /// Remembers that a revision of a CA has issued a leaf, until this time, that lies in no directory.
+    pub fn issued(&mut self, id: &RevisionId, until: u64) {
+        if let Some(stage) = self.state.revisions.get_mut(id) {
+            stage.last_leaf = Some(stage.last_leaf.map_or(until, |before| before.max(until)));
         }
     }
 
@@ -121,10 +144,7 @@ impl Set {
         if before.is_some_and(|stage| stage.phase == phase) {
             return;
         }
-        let stage = Stage {
-            compromised: before.and_then(|stage| stage.compromised),
-            ..Stage::new(phase, self.now)
-        };
+        let stage = Stage::moved(before, phase, self.now);
         self.state.revisions.insert(id.clone(), stage);
         self.state.number = self.state.number.max(crate::state::number(id));
     }

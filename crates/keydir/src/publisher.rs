@@ -154,6 +154,34 @@ impl Publisher {
         })
     }
 
+    /// The set that is published in a directory, also while somebody publishes the next one. Of a plain
+    /// directory, what lies in it, as far as it stands still.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(path: impl AsRef<Path>) -> Result<Files, PublishError> {
+        let path = path.as_ref();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat(CWD, path, flags, Mode::empty()).map_err(|error| PublishError {
+            directory: path.to_owned(),
+            kind: Kind::Io("open it", error),
+        })?;
+        let reader = Self {
+            path: path.to_owned(),
+            root,
+            mode: 0o600,
+            convert: false,
+        };
+        loop {
+            let before = reader.data()?;
+            let files = reader.current();
+            // Else it was of two sets, or the old one was removed under it.
+            if reader.data()? == before {
+                return files;
+            }
+        }
+    }
+
     /// Lets the group read too (files 0640, directories 0750), for consumers that run as another user.
     #[must_use]
     pub fn group_readable(mut self) -> Self {

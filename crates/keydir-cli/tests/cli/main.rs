@@ -11,5 +11,6 @@ mod check;
 mod hostile;
 mod ls;
 mod publish;
+mod rotate;
 mod support;
 mod watch;

@@ -1,9 +1,10 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keydir::Files;
 
 use super::*;
-use crate::consumer::Said;
+use crate::consumer::{Consumer, Said};
+use crate::holding::Holding;
 use crate::step::Set;
 
 const HOUR: u64 = 3600;
@@ -125,15 +126,16 @@ impl Place {
             Step::Adopt => {}
             Step::Begin | Step::Stage => {
                 let id = set.state().next_id().unwrap();
-                set.stage(&id, vec![("key", id.as_str().into())]);
+                set.stage(&id, vec![("key".to_owned(), id.as_str().into())]);
                 if step == Step::Begin {
                     set.promote(&id);
                 }
             }
             Step::Promote(id) => set.promote(id),
             Step::Migrate(id) => set.migrated(id),
-            Step::Retire(id) => set.remove(id),
+            Step::Retire(id) | Step::Destroy(id) => set.remove(id),
             Step::Revoke(id) => set.revoke(id),
+            Step::Trust(_) => panic!("that is for anchors"),
         });
         step
     }
@@ -183,7 +185,7 @@ fn a_rotation_takes_its_steps() {
 #[test]
 fn each_step_waits_its_time_without_consumers() {
     let mut place = Place::begun();
-    place.observed.requested = true;
+    place.change(Set::request);
     assert_eq!(place.does(), Step::Stage);
     let staged = place.now.wall;
     place.passes(119);
@@ -200,7 +202,7 @@ fn each_step_waits_its_time_without_consumers() {
 #[test]
 fn consumers_are_named_and_waited_for_until_the_deadline() {
     let mut place = Place::begun().with_consumers(&["a", "b", "c", "d"]);
-    place.observed.requested = true;
+    place.change(Set::request);
     place.does();
     place.passes(120);
     place.all_adopt();
@@ -298,7 +300,7 @@ fn a_compromised_revision_goes_at_its_time_whoever_is_silent() {
 fn any_phase_can_be_compromised_and_a_third_is_staged() {
     // Staged: it goes at once, and a rotation may begin anew.
     let mut place = Place::begun();
-    place.observed.requested = true;
+    place.change(Set::request);
     place.does();
     place.change(|set| set.compromise(&id("r2"), BEGIN + DAY));
     assert_eq!(place.does(), Step::Revoke(id("r2")));
@@ -306,7 +308,7 @@ fn any_phase_can_be_compromised_and_a_third_is_staged() {
 
     // The new primary, while the old one is retiring.
     let mut place = Place::begun();
-    place.observed.requested = true;
+    place.change(Set::request);
     place.does();
     place.passes(120);
     place.does();
@@ -324,7 +326,6 @@ fn any_phase_can_be_compromised_and_a_third_is_staged() {
     place.passes(DAY);
     assert_eq!(place.does(), Step::Revoke(id("r2")));
     place.passes(DAY);
-    place.observed.requested = false;
     assert_eq!(place.does(), Step::Retire(id("r1")));
     assert_eq!(place.does(), Step::Retire(id("r2")));
     assert_eq!(place.names(), "r3.key.primary");
@@ -333,13 +334,12 @@ fn any_phase_can_be_compromised_and_a_third_is_staged() {
 #[test]
 fn a_roll_back_is_a_promotion() {
     let mut place = Place::begun();
-    place.observed.requested = true;
+    place.change(Set::request);
     place.does();
     place.passes(120);
     place.does();
     place.change(|set| set.promote(&id("r1")));
     assert_eq!(place.names(), "r1.key.primary r2.key");
-    place.observed.requested = false;
     // What was made with it may be in use.
     assert_eq!(place.step(), None);
     place.passes(120 + HOUR);
@@ -349,7 +349,7 @@ fn a_roll_back_is_a_promotion() {
 #[test]
 fn clocks_that_jump_move_nothing_early() {
     let mut place = Place::begun();
-    place.observed.requested = true;
+    place.change(Set::request);
     place.does();
     // Forward: the wait is counted anew, by another clock.
     place.passes(100 * DAY);
@@ -404,7 +404,7 @@ fn certificates_are_renewed_at_two_thirds_of_their_life() {
 fn what_has_to_be_made_anew_comes_first() {
     let mut place = Place::begun();
     place.policy.migrates = true;
-    place.observed.requested = true;
+    place.change(Set::request);
     place.does();
     place.passes(120);
     place.does();
@@ -420,6 +420,7 @@ fn an_intent_is_taken_up_again() {
     assert_eq!(place.step(), Some(Step::Stage));
     place.change(|set| set.compromise(&id("r2"), 0));
     assert_eq!(place.does(), Step::Revoke(id("r2")));
+    assert_eq!(place.does(), Step::Destroy(id("r2")));
     assert_eq!(place.names(), "r1.key.primary");
-    assert!(place.observed.state.unwrap().revisions.len() == 1);
+    assert_eq!(place.observed.state.unwrap().revisions.len(), 1);
 }

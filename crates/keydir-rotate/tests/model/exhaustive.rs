@@ -105,7 +105,7 @@ fn explore(rules: Rules) -> (usize, usize, Option<String>) {
             continue;
         }
         // The rotator does what it has decided, or sleeps.
-        let decision = world.decide(&policy, rules.reports, !started);
+        let decision = world.decide(&policy, rules.reports);
         let mut worlds = vec![(world.clone(), started)];
         if let Some(step) = decision.step() {
             let mut acted = world;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use keydir::{Files, RevisionId};
-use keydir_rotate::{Consumer, Decision, Holding, Now, Observed, Phase, Policy, Said, Set, State, Step, decide};
+use keydir_rotate::{Consumer, Decision, Holding, Links, Now, Observed, Phase, Policy, Said, Set, State, Step, decide};
 
 /// Begins some time after 1970, so that nothing is before it.
 const BEGIN: u64 = 1_000;
@@ -55,8 +55,9 @@ impl World {
     pub(crate) fn new(members: usize, life: u64) -> Self {
         let mut set = Set::new(Files::new(), None, BEGIN);
         let id: RevisionId = "r1".parse().unwrap();
-        set.stage(&id, vec![("token", "1".into())]);
+        set.stage(&id, vec![("token".to_owned(), "1".into())]);
         set.promote(&id);
+        set.request();
         let (current, state) = published(set, 0);
         let member = Member {
             loaded: Some(Arc::clone(&current)),
@@ -110,7 +111,7 @@ impl World {
         })
     }
 
-    pub(crate) fn observed(&self, with_reports: bool, requested: bool) -> Observed {
+    pub(crate) fn observed(&self, with_reports: bool) -> Observed {
         let consumer = |(number, member): (usize, &Member)| Consumer {
             name: number.to_string(),
             said: member.loaded.as_ref().map(|loaded| Said {
@@ -128,16 +129,16 @@ impl World {
                 false => Vec::new(),
             },
             life: None,
-            requested,
+            links: Links::default(),
         }
     }
 
-    pub(crate) fn decide(&self, policy: &Policy, with_reports: bool, requested: bool) -> Decision {
+    pub(crate) fn decide(&self, policy: &Policy, with_reports: bool) -> Decision {
         let now = Now {
             wall: self.now,
             since_jump: None,
         };
-        decide(policy, &self.observed(with_reports, requested), now)
+        decide(policy, &self.observed(with_reports), now)
     }
 
     /// Does what was decided.
@@ -147,7 +148,7 @@ impl World {
             Step::Stage => {
                 let id = set.state().next_id().unwrap();
                 let content = id.to_string();
-                set.stage(&id, vec![("token", content.as_str().into())]);
+                set.stage(&id, vec![("token".to_owned(), content.as_str().into())]);
             }
             Step::Promote(id) => set.promote(id),
             Step::Retire(id) => set.remove(id),

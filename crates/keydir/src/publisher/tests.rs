@@ -147,6 +147,28 @@ fn killed_at_every_step_and_run_again_ends_the_same() {
 }
 
 #[test]
+fn a_set_is_read_whole_while_others_are_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut publisher = Publisher::open(dir.path()).unwrap();
+    publisher.publish(&old()).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..50 {
+                publisher.publish(&new()).unwrap();
+                publisher.publish(&old()).unwrap();
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+            let found = Publisher::read(dir.path()).unwrap();
+            assert!(found == old() || found == new());
+        }
+    });
+    assert!(Publisher::read(dir.path().join("nowhere")).is_err());
+}
+
+#[test]
 fn the_lock_goes_with_the_publisher_though_a_child_has_the_directory_open() {
     let folder = tempfile::tempdir().unwrap();
     let publisher = Publisher::open(folder.path()).unwrap();

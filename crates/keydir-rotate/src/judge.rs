@@ -1,0 +1,121 @@
+//! What one directory has to wait for: time, and its consumers.
+
+use keydir::RevisionId;
+
+use crate::consumer::Consumer;
+use crate::decision::{Decision, Reason, Step, Wait};
+use crate::observed::{Now, Observed};
+use crate::policy::Policy;
+use crate::state::{Phase, State};
+
+/// Judges one directory at one moment.
+pub(crate) struct Judge<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) observed: &'a Observed,
+    pub(crate) state: &'a State,
+    pub(crate) now: Now,
+}
+
+impl Judge<'_> {
+    pub(crate) fn all(&self, phase: Phase) -> Vec<RevisionId> {
+        self.state.in_phase(phase).map(|(id, _)| id.clone()).collect()
+    }
+
+    pub(crate) fn clock_behind(&self) -> Option<Reason> {
+        let ahead = self
+            .state
+            .published
+            .saturating_sub(self.now.wall.saturating_add(self.policy.skew));
+        (ahead > 0).then_some(Reason::ClockBehind(ahead))
+    }
+
+    /// A step that waits for these reasons, but not beyond this time.
+    pub(crate) fn until(&self, by: u64, step: Step, reasons: Vec<Reason>) -> Decision {
+        let is_over = self.now.wall >= by;
+        let (overdue, blocked) = reasons.into_iter().partition(|_| is_over);
+        Decision {
+            next: Some(step),
+            blocked,
+            overdue,
+        }
+    }
+
+    /// A step that waits for consumers as long as the policy says, and for all else.
+    pub(crate) fn with_deadline(&self, step: Step, reasons: Vec<Reason>) -> Decision {
+        let deadline = self.policy.deadline;
+        let is_over = deadline.is_some_and(|deadline| {
+            self.waited(self.state.published, deadline, Wait::Propagation)
+                .is_empty()
+        });
+        let (overdue, blocked) = reasons
+            .into_iter()
+            .partition(|reason| is_over && reason.is_of_consumer());
+        Decision {
+            next: Some(step),
+            blocked,
+            overdue,
+        }
+    }
+
+    /// Why not everybody knows yet of the phase that a revision is in.
+    pub(crate) fn accepted(&self, id: &RevisionId) -> Vec<Reason> {
+        let since = self.since(id);
+        [
+            self.waited(since, self.policy.propagation, Wait::Propagation),
+            self.adopted(),
+        ]
+        .concat()
+    }
+
+    /// Whether nobody uses a retiring revision: everybody presents with another, and what was made before is over.
+    pub(crate) fn unused(&self, old: &RevisionId) -> Vec<Reason> {
+        let since = self.since(old);
+        let wait = self.policy.propagation.saturating_add(self.policy.overlap);
+        let uses = |consumer: &Consumer| {
+            let uses = *consumer.said.as_ref()?.uses.get(old)?;
+            (uses > 0).then(|| Reason::Uses(consumer.name.clone(), old.clone(), uses))
+        };
+        let used = self.observed.consumers.iter().filter_map(uses).collect();
+        [self.waited(since, wait, Wait::Overlap), self.adopted(), used].concat()
+    }
+
+    pub(crate) fn since(&self, id: &RevisionId) -> u64 {
+        self.state.revisions.get(id).map_or(self.now.wall, |stage| stage.since)
+    }
+
+    /// A wait is over when the clock says so, and also if it was seen to jump.
+    pub(crate) fn waited(&self, since: u64, wait: u64, what: Wait) -> Vec<Reason> {
+        let until = since.saturating_add(wait);
+        let left = self
+            .now
+            .since_jump
+            .and_then(|passed| wait.checked_sub(passed))
+            .filter(|left| *left > 0);
+        match left {
+            _ if until > self.now.wall => vec![Reason::Until(until, what)],
+            Some(left) => vec![Reason::ClockJumped(left)],
+            None => Vec::new(),
+        }
+    }
+
+    /// Why not every consumer has adopted what is published now.
+    pub(crate) fn adopted(&self) -> Vec<Reason> {
+        let why_not = |consumer: &Consumer| {
+            let name = || consumer.name.clone();
+            let Some(said) = &consumer.said else {
+                return Some(Reason::Silent(name()));
+            };
+            let age = self.now.wall.saturating_sub(said.checked);
+            if age > self.policy.fresh {
+                Some(Reason::Stale(name(), age))
+            } else if said.publication.as_deref() != Some(&*self.state.publication) {
+                Some(Reason::NotLoaded(name()))
+            } else if !said.not_adopted.is_empty() {
+                Some(Reason::NotAdopted(name(), said.not_adopted.clone()))
+            } else {
+                None
+            }
+        };
+        self.observed.consumers.iter().filter_map(why_not).collect()
+    }
+}
