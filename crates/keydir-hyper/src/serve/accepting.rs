@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
 use super::per_connection::PerConnection;
+use super::stopping::Stop;
 use super::stream::ServerStream;
+use super::until::until;
 
 /// Out of file descriptors, most likely: connections that end will give some back.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -44,6 +47,7 @@ pub(super) struct Accepting {
     renewal: Duration,
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
+    pub(super) stop: Stop,
     waited: Seldom,
     dropped: Seldom,
 }
@@ -67,6 +71,7 @@ impl Accepting {
             renewal,
             connections: semaphore(limits.connections),
             handshakes: semaphore(limits.handshakes),
+            stop: Stop::new(),
             waited: Seldom::default(),
             dropped: Seldom::default(),
         })
@@ -88,8 +93,14 @@ impl Accepting {
             };
             let (this, then) = (Arc::clone(&self), then.clone());
             tokio::spawn(async move {
-                if let Ok(stream) = this.handshake(tcp, counted).await {
-                    drop(this);
+                let mut stopping = this.stop.stopping();
+                let given_up = async {
+                    stopping.begun().await;
+                    stopping.last_words().await;
+                };
+                let handshake = until(pin!(this.handshake(tcp, counted)), given_up).await;
+                drop(this);
+                if let Ok(Ok(stream)) = handshake {
                     then(Accepted { stream, pending }).await;
                 }
             });

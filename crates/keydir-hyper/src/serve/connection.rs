@@ -11,21 +11,19 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tower_service::Service;
 
 use super::accepting::causes;
 use super::gate::Gate;
 use super::per_connection::{LONGEST, PerConnection};
+use super::stopping::Stopping;
 use super::stream::ServerStream;
 use super::until::until;
 use crate::BoxError;
 
 /// HTTP/2 clients that do not answer a ping for so long are gone.
 const PING: Duration = Duration::from_secs(20);
-/// A client that has asked for nothing gets so long to read that it is too late.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How connections are served.
 #[derive(Clone, Debug)]
@@ -34,9 +32,6 @@ pub(super) struct Http {
     http2: http2::Builder<TokioExecutor>,
     header_timeout: Duration,
 }
-
-/// The end of the server's grace, once it shuts down.
-pub(super) type Stopping = watch::Receiver<Option<Instant>>;
 
 impl Http {
     pub(super) fn new(header_timeout: Duration) -> Self {
@@ -141,33 +136,26 @@ impl Drain<'_> {
     async fn drive(mut self, http: impl Graceful) -> Option<hyper::Result<()>> {
         let mut http = pin!(http);
         match until(http.as_mut(), self.event()).await {
-            Ok(ended) => Some(ended),
-            Err(Event::Over) => {
-                // What is in flight is answered. When the grace is over, the stream itself fails.
-                http.as_mut().graceful_shutdown();
-                match until(http.as_mut(), stop(&mut self.stopping)).await {
-                    Ok(ended) => Some(ended),
-                    Err(cut) => until(http, sleep_until(cut)).await.ok(),
-                }
-            }
-            Err(Event::NothingAsked) => {
-                http.as_mut().graceful_shutdown();
-                until(http, sleep(LAST_WORDS)).await.ok()
-            }
+            Ok(ended) => return Some(ended),
+            Err(Event::Over | Event::NothingAsked) => {}
             Err(Event::Stop(cut)) => {
-                // Told with the next answer, or at a good moment; in the second half without one.
                 self.per_connection.stop();
-                let rest = cut.saturating_duration_since(Instant::now());
-                let half = pin!(async {
-                    let _ = until(pin!(self.per_connection.over()), sleep(rest / 2)).await;
-                });
-                if let Ok(ended) = until(http.as_mut(), half).await {
+                if let Ok(ended) = until(http.as_mut(), self.good_moment(cut)).await {
                     return Some(ended);
                 }
-                http.as_mut().graceful_shutdown();
-                until(http, sleep_until(cut)).await.ok()
             }
         }
+        // What is in flight is answered. When a grace is over, the stream itself fails.
+        http.as_mut().graceful_shutdown();
+        if !self.per_connection.is_requested() {
+            if let Ok(ended) = until(http.as_mut(), self.stopping.last_words()).await {
+                return Some(ended);
+            }
+            if !self.per_connection.is_requested() {
+                return None;
+            }
+        }
+        until(http, self.stopping.cut()).await.ok()
     }
 
     async fn event(&mut self) -> Event {
@@ -179,7 +167,7 @@ impl Drain<'_> {
             }
         });
         let mut stopping = self.stopping.clone();
-        match until(ends, stop(&mut stopping)).await {
+        match until(ends, stopping.begun()).await {
             Ok(event) => event,
             Err(cut) => Event::Stop(cut),
         }
@@ -192,13 +180,18 @@ impl Drain<'_> {
             pending().await
         }
     }
-}
 
-/// Resolves when the server shuts down, with the time when connections are cut.
-async fn stop(stopping: &mut Stopping) -> Instant {
-    match stopping.wait_for(Option::is_some).await.map(|cut| *cut) {
-        Ok(Some(cut)) => cut,
-        // The server was dropped; its connections live on.
-        _ => pending().await,
+    /// Resolves when to shut down in the server's grace: clients are told with the next answer, or at a good moment; in the
+    /// second half without one. Who has asked for nothing has no such time.
+    async fn good_moment(&mut self, cut: Instant) {
+        let half = cut.saturating_duration_since(Instant::now()) / 2;
+        let half = Instant::now() + half;
+        if !self.per_connection.is_requested() {
+            self.stopping.last_words().await;
+            if !self.per_connection.is_requested() {
+                return;
+            }
+        }
+        let _ = until(pin!(self.per_connection.over()), sleep_until(half)).await;
     }
 }

@@ -11,6 +11,7 @@ mod per_connection;
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod queue;
 mod server;
+mod stopping;
 mod stream;
 #[cfg(feature = "tonic")]
 mod tonic;

@@ -11,7 +11,6 @@ use http_body::Body;
 use hyper::body::Incoming;
 use keydir_rustls::Acceptor;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tower_service::Service;
 
@@ -160,7 +159,7 @@ impl Server {
     }
 
     /// How long connections may go on after that; 10 s without this, at most a day. Connections that are idle wait for
-    /// half of it, in case a request is on its way.
+    /// half of it, in case a request is on its way; those that have asked for nothing yet, and handshakes, for a second.
     pub fn shutdown_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -186,7 +185,7 @@ impl Server {
     {
         let accepting = Accepting::new(self.acceptor, self.limits, self.renewal);
         let http = Arc::new(Http::new(self.header_timeout));
-        let (stop, stopping) = watch::channel(None);
+        let stopping = accepting.stop.stopping();
         let serve = move |accepted: Accepted| {
             let Accepted { stream, pending } = accepted;
             drop(pending);
@@ -198,7 +197,7 @@ impl Server {
         drop(listener);
 
         let cut = Instant::now() + self.grace.min(LONGEST);
-        stop.send_replace(Some(cut));
+        accepting.stop.at(cut);
         if until(pin!(accepting.idle()), sleep_until(cut)).await.is_err() {
             tracing::warn!("connections were cut at the end of the grace");
         }

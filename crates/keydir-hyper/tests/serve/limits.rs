@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Response;
+use http_body_util::Full;
 use keydir_rustls::rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use crate::client::{get, get1, h1, h2, pool, text, tls};
-use crate::scene::{LONG, Scene, Seen, about, eventually, soon, start};
+use crate::scene::{LONG, Scene, Seen, about, answering, eventually, soon, start};
 
 /// Clients that come as far as this, and no further.
 #[derive(Clone, Copy, Debug)]
-enum Stops {
+pub(crate) enum Stops {
     BeforeTheHandshake,
     InTheHandshake,
     AfterTheHandshake(&'static str),
@@ -22,7 +26,7 @@ enum Stops {
     AfterThePreface,
 }
 
-const STOPS: [Stops; 7] = [
+pub(crate) const STOPS: [Stops; 7] = [
     Stops::BeforeTheHandshake,
     Stops::InTheHandshake,
     Stops::AfterTheHandshake("http/1.1"),
@@ -32,15 +36,15 @@ const STOPS: [Stops; 7] = [
     Stops::AfterThePreface,
 ];
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-async fn until_closed(mut io: impl AsyncRead + Unpin) {
+pub(crate) async fn until_closed(mut io: impl AsyncRead + Unpin) {
     let mut bytes = [0; 1024];
     while matches!(io.read(&mut bytes).await, Ok(1..)) {}
 }
 
 /// Comes so far, and resolves when the server has closed the connection.
-async fn stop(stops: Stops, config: [Arc<ClientConfig>; 2], address: std::net::SocketAddr) {
+pub(crate) async fn stop(stops: Stops, config: [Arc<ClientConfig>; 2], address: std::net::SocketAddr) {
     let [one, two] = config;
     let said = |config: Arc<ClientConfig>, bytes: &'static [u8]| async move {
         let mut io = tls(&config, address).await.unwrap();
@@ -199,4 +203,51 @@ async fn connections_beyond_the_limit_wait() {
     let mut third = soon(third).await.unwrap();
     let response = soon(third.send.send_request(get1("/"))).await.unwrap();
     assert_eq!(text(response).await, "r1 c1");
+}
+
+/// A request that crosses the GOAWAY is served to its end, also if that takes longer than the client has to go.
+#[tokio::test]
+async fn a_request_that_crosses_the_end_of_the_header_timeout_is_answered() {
+    let scene = Scene::new();
+    let (started, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (told, wait) = (Arc::clone(&started), Arc::clone(&go));
+    let service = answering(move |_| {
+        told.add_permits(1);
+        let wait = Arc::clone(&wait);
+        async move {
+            wait.acquire().await.unwrap().forget();
+            Response::new(Full::<Bytes>::default())
+        }
+    });
+    let server = start(&scene.acceptor(LONG), service, |server| {
+        server.header_timeout(Duration::from_millis(200))
+    })
+    .await;
+    let config = |alpn| scene.client(&scene.c1, &[alpn]);
+    let configs = [config("http/1.1"), config("h2")];
+    let mut asks = tls(&configs[1], server.address).await.unwrap();
+    asks.write_all(PREFACE).await.unwrap();
+    while soon(frame(&mut asks)).await.0 != GOAWAY {}
+    asks.write_all(GET).await.unwrap();
+    soon(started.acquire()).await.unwrap().forget();
+    // This one has come later, and is gone.
+    soon(stop(Stops::AfterThePreface, configs, server.address)).await;
+    go.add_permits(1);
+    while soon(frame(&mut asks)).await != (HEADERS, 1) {}
+}
+
+const HEADERS: u8 = 1;
+const GOAWAY: u8 = 7;
+
+/// The whole of a request, as stream 1: GET https://localhost/
+const GET: &[u8] = b"\0\0\x0e\x01\x05\0\0\0\x01\x82\x87\x84\x41\x09localhost";
+
+/// The type and the stream of the next frame.
+async fn frame(io: &mut (impl AsyncRead + Unpin)) -> (u8, u32) {
+    let mut head = [0; 9];
+    io.read_exact(&mut head).await.unwrap();
+    let [a, b, c, kind, _, stream @ ..] = head;
+    let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, a, b, c])).unwrap()];
+    io.read_exact(&mut payload).await.unwrap();
+    (kind, u32::from_be_bytes(stream))
 }

@@ -6,11 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::client::{closes, get, get1, h1, h2, text, tls};
-use crate::scene::{LONG, Scene, Seen, about, answering, eventually, soon, start};
+use crate::limits::{STOPS, Stops, stop};
+use crate::scene::{LONG, PATIENCE, Scene, Seen, Service, about, answering, eventually, soon, start};
 
 #[tokio::test]
 async fn what_is_in_flight_is_finished_and_nothing_new_is_accepted() {
@@ -125,4 +127,76 @@ async fn connections_outlive_a_server_that_is_dropped() {
     assert!(tls(&config, server.address).await.is_err());
     let response = soon(client.send.send_request(get1("/"))).await.unwrap();
     assert_eq!(text(response).await, "r1 c1");
+}
+
+/// Neither a handshake is waited for, nor the rest of a head.
+#[tokio::test]
+async fn who_has_asked_for_nothing_goes_soon() {
+    let scene = Scene::new();
+    let seen = Arc::new(Seen::default());
+    let (end, ended) = oneshot::channel::<()>();
+    let mut server = start(&scene.acceptor(LONG).with_timeout(LONG), about(&seen), |server| {
+        let when = async { ended.await.unwrap() };
+        server.shutdown(when).shutdown_grace(LONG).header_timeout(LONG)
+    })
+    .await;
+    let config = |alpn| scene.client(&scene.c1, &[alpn]);
+    let configs = [config("http/1.1"), config("h2")];
+    let stopping = STOPS.map(|stops| tokio::spawn(stop(stops, configs.clone(), server.address)));
+    // The two that come first have no handshake.
+    eventually("the last ones are connected", || server.acceptor.connections() == 5).await;
+    end.send(()).unwrap();
+    for (stops, client) in STOPS.into_iter().zip(stopping) {
+        tokio::time::timeout(PATIENCE, client)
+            .await
+            .unwrap_or_else(|_| panic!("{stops:?}"))
+            .unwrap();
+    }
+    soon(&mut server.task).await.unwrap();
+    assert_eq!(seen.requests(), 0);
+}
+
+/// Answers when it is told to.
+fn waiting(started: &Arc<Semaphore>, go: &Arc<Semaphore>) -> Service {
+    let (told, wait) = (Arc::clone(started), Arc::clone(go));
+    answering(move |_| {
+        told.add_permits(1);
+        let wait = Arc::clone(&wait);
+        async move {
+            wait.acquire().await.unwrap().forget();
+            Response::new(Full::<Bytes>::from("done"))
+        }
+    })
+}
+
+/// Of a client whose first request was on its way: it is answered, however long that takes.
+#[tokio::test]
+async fn a_first_request_that_comes_in_the_last_moment_is_answered() {
+    let scene = Scene::new();
+    let (started, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (end, ended) = oneshot::channel::<()>();
+    let mut server = start(&scene.acceptor(LONG), waiting(&started, &go), |server| {
+        let when = async { ended.await.unwrap() };
+        server.shutdown(when).shutdown_grace(LONG).header_timeout(LONG)
+    })
+    .await;
+    let config = |alpn| scene.client(&scene.c1, &[alpn]);
+    let configs = [config("http/1.1"), config("h2")];
+    let mut asks = tls(&configs[0], server.address).await.unwrap();
+    asks.write_all(b"GET / HTTP/1.1\r\nhost: loc").await.unwrap();
+    let silent = tokio::spawn(stop(Stops::InTheHead, configs, server.address));
+    eventually("both are connected", || server.acceptor.connections() == 2).await;
+    end.send(()).unwrap();
+    asks.write_all(b"alhost\r\n\r\n").await.unwrap();
+    soon(started.acquire()).await.unwrap().forget();
+    soon(silent).await.unwrap();
+    go.add_permits(1);
+    let mut answer = String::new();
+    soon(asks.read_to_string(&mut answer)).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"),
+        "{answer}"
+    );
+    assert!(answer.ends_with("done"), "{answer}");
+    soon(&mut server.task).await.unwrap();
 }
