@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Extensions, HeaderMap, Request, Response, StatusCode, Version};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{Either, Empty};
 use keydir_rustls::Connection;
@@ -111,7 +111,7 @@ where
             Some(_) => Some(Refusal::of(request.headers())),
         };
         GateFuture {
-            ending: Ending::of(known, request.version()),
+            ending: Ending::of(known, &request),
             answer: match refusal {
                 Some(refusal) => Answer::Refused { refusal },
                 None => Answer::Served {
@@ -150,13 +150,13 @@ impl Known {
         }
     }
 
-    /// Says that the connection closes, if it does. What was upgraded has no next request.
+    /// Says that the connection closes, if it does.
     fn conclude<R>(self, response: &mut Response<R>) {
         let last = match &self {
             Self::Well(per_connection) => per_connection.is_last(),
             Self::Alone(connection) => !connection.stands() || connection.is_superseded(),
         };
-        if last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if last {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
             if let Self::Well(per_connection) = self {
@@ -170,7 +170,10 @@ impl Known {
 #[derive(Debug)]
 enum Ending {
     /// Later versions of HTTP have no such header.
-    MayClose(Known),
+    MayClose {
+        known: Known,
+        connect: bool,
+    },
     Waited {
         _for: Waiting,
     },
@@ -178,13 +181,27 @@ enum Ending {
 }
 
 impl Ending {
-    fn of(known: Option<Known>, version: Version) -> Self {
+    fn of<B>(known: Option<Known>, request: &Request<B>) -> Self {
         match known {
-            Some(known) if version <= Version::HTTP_11 => Self::MayClose(known),
+            Some(known) if request.version() <= Version::HTTP_11 => Self::MayClose {
+                known,
+                connect: request.method() == Method::CONNECT,
+            },
             Some(Known::Well(per_connection)) => Self::Waited {
                 _for: per_connection.wait(),
             },
             _ => Self::Nothing,
+        }
+    }
+
+    /// What was upgraded, or is a tunnel now, has no next request (RFC 9110, 7.8 and 9.3.6).
+    fn conclude<R>(self, response: &mut Response<R>) {
+        match self {
+            Self::MayClose { connect, .. } if connect && response.status().is_success() => {}
+            Self::MayClose { known, .. } if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
+                known.conclude(response)
+            }
+            _ => {}
         }
     }
 }
@@ -266,9 +283,7 @@ where
             Projected::Served { response } => ready!(response.poll(context))?.map(Either::Left),
             Projected::Refused { refusal } => refusal.response(),
         };
-        if let Ending::MayClose(known) = mem::replace(this.ending, Ending::Nothing) {
-            known.conclude(&mut response);
-        }
+        mem::replace(this.ending, Ending::Nothing).conclude(&mut response);
         Poll::Ready(Ok(response))
     }
 }

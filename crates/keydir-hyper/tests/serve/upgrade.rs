@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use keydir_rustls::Connection;
@@ -127,4 +127,39 @@ async fn a_superseded_connection_can_be_upgraded_still_and_counts() {
     second.store(true, std::sync::atomic::Ordering::SeqCst);
     drop(io);
     soon(waits).await.unwrap();
+}
+
+/// The answer to a CONNECT says nothing of the connection, and what its ends say when one of them has said all arrives.
+#[tokio::test]
+async fn a_superseded_connection_can_become_a_tunnel_still() {
+    let scene = Scene::new();
+    let (end, mut ended) = mpsc::unbounded_channel();
+    let service = answering(move |mut request| {
+        let upgrade = hyper::upgrade::on(&mut request);
+        let end = end.clone();
+        tokio::spawn(async move {
+            let mut io = TokioIo::new(upgrade.await.unwrap());
+            io.shutdown().await.unwrap();
+            let mut rest = String::new();
+            io.read_to_string(&mut rest).await.unwrap();
+            end.send(rest)
+        });
+        async { Response::new(Full::<Bytes>::default()) }
+    });
+    let server = start(&scene.acceptor(LONG), service, |server| {
+        server.renew_within(Duration::ZERO)
+    })
+    .await;
+    let mut client = h1(&scene.client(&scene.c1, &["http/1.1"]), server.address).await;
+    scene.promote();
+    let mut request = get1("db.test:5432");
+    *request.method_mut() = Method::CONNECT;
+    let response = soon(client.send.send_request(request)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers().get("connection"), None);
+    let mut io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+    assert_eq!(soon(io.read(&mut [0])).await.unwrap(), 0);
+    io.write_all(b"the rest").await.unwrap();
+    io.shutdown().await.unwrap();
+    assert_eq!(soon(ended.recv()).await.unwrap(), "the rest");
 }
