@@ -159,9 +159,13 @@ impl Known {
         if last {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
-            if let Self::Well(per_connection) = self {
-                per_connection.close();
-            }
+        }
+    }
+
+    /// The answer gives the connection away.
+    fn upgrade(self) {
+        if let Self::Well(per_connection) = self {
+            per_connection.upgrade();
         }
     }
 }
@@ -196,12 +200,12 @@ impl Ending {
 
     /// What was upgraded, or is a tunnel now, has no next request (RFC 9110, 7.8 and 9.3.6).
     fn conclude<R>(self, response: &mut Response<R>) {
-        match self {
-            Self::MayClose { connect, .. } if connect && response.status().is_success() => {}
-            Self::MayClose { known, .. } if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
-                known.conclude(response)
+        if let Self::MayClose { known, connect } = self {
+            let status = response.status();
+            match status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success() {
+                true => known.upgrade(),
+                false => known.conclude(response),
             }
-            _ => {}
         }
     }
 }

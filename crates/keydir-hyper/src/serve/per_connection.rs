@@ -26,7 +26,7 @@ pub(super) struct PerConnection {
     superseded: OnceLock<Instant>,
     requested: AtomicBool,
     stopping: AtomicBool,
-    closing: AtomicBool,
+    upgraded: AtomicBool,
     /// Requests that wait for their answer, now and at most.
     waiting: AtomicUsize,
     most: AtomicUsize,
@@ -42,7 +42,7 @@ impl PerConnection {
             superseded: OnceLock::new(),
             requested: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
+            upgraded: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
             over: Notify::new(),
@@ -100,13 +100,13 @@ impl PerConnection {
         }
     }
 
-    /// An answer has said so.
-    pub(super) fn close(&self) {
-        self.closing.store(true, Ordering::Release);
+    /// It speaks another protocol from now on.
+    pub(super) fn upgrade(&self) {
+        self.upgraded.store(true, Ordering::Release);
     }
 
-    pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Ordering::Acquire)
     }
 
     /// Resolves when the connection should be shut down: it had its time to finish, or all that comes is refused.

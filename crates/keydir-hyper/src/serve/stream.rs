@@ -115,13 +115,13 @@ impl AsyncWrite for ServerStream {
         Pin::new(&mut self.tls).poll_flush(context)
     }
 
-    /// After an answer that closes the connection, and where HTTP/2 is done, nothing that comes is for anybody. An upgraded
-    /// connection may be shut down in one direction alone.
+    /// Where HTTP is done, nothing that comes is for anybody. An upgraded connection may be shut down in one direction
+    /// alone.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.lingering.is_none() {
             ready!(Pin::new(&mut self.tls).poll_shutdown(context))?;
         }
-        if self.is_http2() || self.per_connection.is_closing() {
+        if !self.per_connection.is_upgraded() {
             ready!(self.poll_linger(context));
         }
         Poll::Ready(Ok(()))

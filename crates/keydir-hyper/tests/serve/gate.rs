@@ -6,9 +6,11 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use keydir_hyper::GateLayer;
+use keydir::Dir;
+use keydir_hyper::{AuthenticateLayer, GateLayer, Tokens};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Barrier;
+use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::client::{closes, get, get1, h1, h2, text, tls};
@@ -120,6 +122,31 @@ async fn a_refusal_arrives_though_nobody_reads_the_body() {
     soon(tls.read_to_end(&mut buffer)).await.unwrap();
     assert!(buffer.starts_with(b"HTTP/1.1 421 "));
     assert_eq!(seen.requests(), 1);
+}
+
+/// Likewise of a layer that refuses: the client writes it all before it reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_401_arrives_though_nobody_reads_the_body() {
+    let scene = Scene::new();
+    let tokens = Tokens::in_dir(&Dir::in_memory([("r1.token", "correct-horse")])).unwrap();
+    let seen = Arc::new(Seen::default());
+    let service = BoxCloneService::new(AuthenticateLayer::bearer(&tokens).layer(about(&seen)));
+    let server = start(&scene.acceptor(LONG), service, |server| server).await;
+    let config = scene.client(&scene.c1, &["http/1.1"]);
+    for n in 0..20 {
+        let mut tls = tls(&config, server.address).await.unwrap();
+        let head = b"POST / HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer x\r\ncontent-length: 4000000\r\n\r\n";
+        tls.write_all(head).await.unwrap();
+        soon(tls.write_all(&vec![b'x'; 4_000_000]))
+            .await
+            .unwrap_or_else(|error| panic!("{n}: {error}"));
+        let mut answer = Vec::new();
+        soon(tls.read_to_end(&mut answer))
+            .await
+            .unwrap_or_else(|error| panic!("{n}: {error}"));
+        assert!(answer.starts_with(b"HTTP/1.1 401 "));
+    }
+    assert_eq!(seen.requests(), 0);
 }
 
 /// What is in flight at the removal may finish: the answer has its whole body, and then the connection closes.
