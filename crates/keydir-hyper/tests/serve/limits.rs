@@ -7,10 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
+use keydir::Dir;
+use keydir_hyper::{AuthenticateLayer, Tokens};
 use keydir_rustls::rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tower::Layer;
+use tower::util::BoxCloneService;
 
 use crate::client::{get, get1, h1, h2, pool, text, tls};
 use crate::scene::{LONG, Scene, Seen, about, answering, eventually, soon, start};
@@ -234,6 +238,73 @@ async fn a_request_that_crosses_the_end_of_the_header_timeout_is_answered() {
     soon(stop(Stops::AfterThePreface, configs, server.address)).await;
     go.add_permits(1);
     while soon(frame(&mut asks)).await != (HEADERS, 1) {}
+}
+
+/// Heads that are too large, or none at all, are refused, by an answer that arrives, and cost nobody else anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_that_are_giant_doubled_or_no_text_are_refused() {
+    let scene = Scene::new();
+    let tokens = Tokens::in_dir(&Dir::in_memory([("r1.token", "correct-horse")])).unwrap();
+    let seen = Arc::new(Seen::default());
+    let service = BoxCloneService::new(AuthenticateLayer::bearer(&tokens).layer(about(&seen)));
+    let server = start(&scene.acceptor(LONG), service, |server| server).await;
+    let config = |alpn| scene.client(&scene.c1, &[alpn]);
+    let [one, two] = [config("http/1.1"), config("h2")];
+
+    let line = |value: &[u8]| [b"authorization: Bearer ", value, b"\r\n"].concat();
+    for (expected, lines) in [
+        ("200", line(b"correct-horse")),
+        ("400", line(b"correct-horse").repeat(2)),
+        ("401", line(&[b'x'; 100 * 1024])),
+        ("401", line(b"\xff\xfe\x80")),
+        ("431", line(&[b'x'; 1024 * 1024])),
+        ("431", b"x-filler: x\r\n".repeat(1000)),
+        ("400", line(b"correct\0horse")),
+        ("400", line(b"correct\rhorse")),
+        ("400", b"\xff\xfe: x\r\n".to_vec()),
+    ] {
+        let mut io = tls(&one, server.address).await.unwrap();
+        let head = [
+            b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n",
+            &*lines,
+            b"\r\n",
+        ]
+        .concat();
+        let mut answer = Vec::new();
+        let what = lines.get(..40.min(lines.len())).unwrap().escape_ascii();
+        // The server may stop reading before the end of it.
+        let _ = soon(io.write_all(&head)).await;
+        soon(io.read_to_end(&mut answer))
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{what}: {answer}");
+    }
+
+    let mut client = h2(&two, server.address).await;
+    for (expected, values) in [
+        (200, vec![b"Bearer correct-horse".to_vec()]),
+        (400, vec![b"Bearer correct-horse".to_vec(); 2]),
+        (401, vec![b"Bearer \xff\xfe\x80".to_vec()]),
+        (431, vec![vec![b'x'; 20 * 1024]]),
+        (200, vec![b"Bearer correct-horse".to_vec()]),
+    ] {
+        let mut request = get("/");
+        for value in values {
+            let value = value.try_into().unwrap();
+            request.headers_mut().append("authorization", value);
+        }
+        let answer = soon(client.send.send_request(request)).await.unwrap();
+        assert_eq!(answer.status(), expected);
+        text(answer).await;
+    }
+    // That is no request any more, and ends the connection.
+    let mut request = get("/");
+    let value = vec![b'x'; 1024 * 1024].try_into().unwrap();
+    request.headers_mut().append("authorization", value);
+    assert!(soon(client.send.send_request(request)).await.is_err());
+    assert!(soon(client.end).await.unwrap().is_err());
+    assert_eq!(seen.requests(), 3);
 }
 
 const HEADERS: u8 = 1;
