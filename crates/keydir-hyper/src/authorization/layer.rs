@@ -31,8 +31,8 @@ use crate::token::Token;
 ///
 /// # Use
 /// The revision counts as used in [`keydir::report`] while a request waits for the head of its response. Its last use is
-/// noted with any response but 401, 407 and those of a server that has failed (5xx): also with 403 or 404, which a client
-/// may get for ever with a credential that must not be retired.
+/// noted with any response but 401, 407, 408, 421 and those of a server that has failed (5xx): also with 403, 404 or 429,
+/// which a client may get for ever with a credential that must not be retired.
 ///
 /// # Errors
 /// [`Authorization`]'s error is a [`BoxError`](crate::BoxError), as tower's own layers have it. It holds the client's error

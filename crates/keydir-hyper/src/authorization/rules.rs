@@ -42,6 +42,8 @@ pub(super) struct Presented {
 pub(super) enum Verdict {
     Accepted,
     Refused,
+    /// Who presents it is limited, perhaps before anybody has looked at it: that is a use, and no acceptance.
+    Limited,
     Unknown,
 }
 
@@ -138,8 +140,9 @@ impl Rules {
         })
     }
 
-    /// An answer other than 401, 407 and those of a server that has failed counts as an acceptance: also 403 and 404,
-    /// which a client may get for ever with a credential that is in use.
+    /// An answer other than 401, those that are given before a request is looked at (407, 408, 421, 429), and those of a
+    /// server that has failed counts as an acceptance: also 403 and 404, which a client may get for ever with a credential
+    /// that is in use.
     pub(super) fn verdict<A: Answer>(&self, presented: &Presented, answer: &A) -> Verdict {
         match answer.status() {
             StatusCode::UNAUTHORIZED => {
@@ -149,7 +152,10 @@ impl Rules {
                     false => Verdict::Unknown,
                 }
             }
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED => Verdict::Unknown,
+            StatusCode::TOO_MANY_REQUESTS => Verdict::Limited,
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::MISDIRECTED_REQUEST => Verdict::Unknown,
             status if status.is_server_error() => Verdict::Unknown,
             _ => Verdict::Accepted,
         }
@@ -162,6 +168,7 @@ impl Rules {
         let (directory, revision) = (self.source.directory(), credential.id());
         match verdict {
             Verdict::Unknown => {}
+            Verdict::Limited => credential.touch(),
             Verdict::Accepted => {
                 credential.touch();
                 if book.is_some_and(|(memory, attempt)| memory.accepted(origin, Instant::now(), attempt)) {

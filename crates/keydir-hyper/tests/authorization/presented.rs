@@ -124,6 +124,8 @@ async fn a_use_is_noted_with_any_answer_but_refusals_and_failures() {
         (429, true),
         (401, false),
         (407, false),
+        (408, false),
+        (421, false),
         (500, false),
         (503, false),
     ] {

@@ -1,5 +1,7 @@
 //! When another credential is tried after a 401, and when not. Each rule has its test.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -304,4 +306,28 @@ async fn a_bad_rotation_is_found_out_by_one_request() {
     send(&client, get(URI)).await;
     send(&client, get(URI)).await;
     assert_eq!(server.credentials(), ["r3", "r3"].map(bearer));
+}
+
+/// Who limits requests, or is no server of ours, has not looked at the credential.
+#[tokio::test(start_paused = true)]
+async fn what_says_nothing_of_a_refused_one_ends_no_pause() {
+    for code in [408, 421, 429, 503] {
+        let (_, token) = tokens("r2", &["r1"]);
+        let answered = Arc::new(AtomicU16::new(401));
+        let answers = Arc::clone(&answered);
+        let server = Server::new(move |sent| match sent.credentials == bearer("r1") {
+            true => ok(),
+            false => match answers.load(Ordering::SeqCst) {
+                401 => unauthorized("Bearer"),
+                code => status(code),
+            },
+        });
+        let client = client(&token, &server);
+        assert_eq!(send(&client, get(URI)).await, 200);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        answered.store(code, Ordering::SeqCst);
+        assert_eq!(send(&client, get(URI)).await, code, "it is the caller's");
+        assert_eq!(send(&client, get(URI)).await, 200);
+        assert_eq!(server.credentials(), ["r2", "r1", "r2", "r1"].map(bearer), "{code}");
+    }
 }
