@@ -43,6 +43,7 @@ pub(crate) fn find(opened: &Opened, within: Duration) -> Vec<Finding> {
         found.extend(dates(name, set, now, within));
         found.extend(crls(name, set, now));
         found.extend(strictness(name, set));
+        found.extend(by_http(name, set));
         if !opened.flat {
             found.extend(missing_mark(usage, opened));
         }
@@ -222,6 +223,24 @@ fn strictness(usage: &'static str, set: &Set) -> Vec<Finding> {
             let message = format!("the CAs of {} have the same name ({shown})", all.join(", "));
             let advice = "give each CA a name of its own: some libraries take the first of a name and refuse the rest";
             found.push(warning("same-subject", Some(usage), id.as_str(), message, advice));
+        }
+    }
+    found
+}
+
+/// What HTTP clients and servers of this project would set aside; those of another protocol have rules of their own.
+fn by_http(usage: &'static str, set: &Set) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for key in set.iter() {
+        if let Some(unusable) = &key.not_by_http {
+            let advice = "where it goes by HTTP, publish another: services set this one aside";
+            found.push(warning(
+                "not-by-http",
+                Some(usage),
+                key.id().as_str(),
+                unusable.to_string(),
+                advice,
+            ));
         }
     }
     found

@@ -1,7 +1,8 @@
 //! One view for every use of the convention, so that the program can read any directory.
 //!
-//! The TLS uses are parsed by keydir-rustls. For the others the rules of section 5 stand here, as far as a program can
-//! judge them that knows neither the algorithm of a key nor the server of a password. Nothing secret is kept.
+//! The TLS uses are parsed by keydir-rustls; what a token or a password may be is the core's rule. For the others the
+//! rules of section 5 stand here, as far as a program can judge them that does not know the algorithm of a key. Nothing
+//! secret is kept.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -18,11 +19,14 @@ use keydir_rustls::{AnchorsView, IdentityView};
 
 use crate::pem;
 
-/// The certificates of a revision, if it has any, and what is to be told of its CRLs. Derefs to the certificates.
+/// The certificates of a revision, if it has any, and what is to be told of its CRLs, or of its use by HTTP. Derefs to the
+/// certificates.
 #[derive(Default)]
 pub(crate) struct Certificates {
     certificates: Vec<CertificateDer<'static>>,
     pub(crate) crls: Vec<CrlDates>,
+    /// Why services that send or check it by HTTP would set it aside, though others may take it.
+    pub(crate) not_by_http: Option<Unusable>,
 }
 
 /// Whose a CRL is, and when the next one was to come.
@@ -64,28 +68,35 @@ impl AnyView {
         Self { usage, kind, provider }
     }
 
-    fn other(&self, revision: &Revision<'_>) -> Result<(), Unusable> {
+    /// The error is for all readers, what is returned for those that speak HTTP.
+    fn other(&self, revision: &Revision<'_>) -> Result<Option<Unusable>, Unusable> {
         match self.usage.name() {
-            "symmetric" => symmetric(revision),
+            "symmetric" => symmetric(revision).map(|()| None),
             "signing" => {
                 let spki = self.public_half(revision.need("private")?)?;
-                self.agree(revision.part("public"), spki)
+                self.agree(revision.part("public"), spki).map(|()| None)
             }
             "verifying" => {
                 let spki = revision.part("private").map(|pem| self.public_half(pem)).transpose()?;
-                self.agree(revision.part("public"), spki.flatten())
+                self.agree(revision.part("public"), spki.flatten()).map(|()| None)
             }
-            "password-login" => revision.user_name().map(drop),
+            "password-login" => {
+                revision.user_name()?;
+                Ok(revision.basic_login().err())
+            }
             "password-check" => {
                 revision.user_name()?;
-                let is_phc = is_phc(revision.text("password-hash")?);
-                let reason = "it is no PHC string: $algorithm$parameters$salt$hash";
-                is_phc
-                    .then_some(())
-                    .ok_or_else(|| Unusable::new("bad-hash", reason).part("password-hash"))
+                match revision.argon2_hash() {
+                    Err(unusable) if unusable.code() == "bad-hash" => Err(unusable),
+                    hash => Ok(hash.and_then(|_| revision.basic_user_name()).err()),
+                }
             }
-            "token-check" => self.token_check(revision),
-            _ => Ok(()),
+            "token" => {
+                revision.token()?;
+                Ok(revision.bearer_token().err())
+            }
+            "token-check" => self.token_check(revision).map(|()| None),
+            _ => Ok(None),
         }
     }
 
@@ -113,32 +124,19 @@ impl AnyView {
     }
 
     fn token_check(&self, revision: &Revision<'_>) -> Result<(), Unusable> {
-        let Some(hex) = revision.part("token-sha256") else {
+        if revision.part("token-sha256").is_none() {
+            return revision.token().map(drop);
+        }
+        let digest = revision.token_sha256()?;
+        if revision.part("token").is_none() {
             return Ok(());
-        };
-        let bad = || Unusable::new("bad-digest", "it is not 64 hex digits").part("token-sha256");
-        let nibbles: Option<Vec<u8>> = hex
-            .iter()
-            .map(|byte| {
-                char::from(*byte)
-                    .to_digit(16)
-                    .and_then(|nibble| u8::try_from(nibble).ok())
-            })
-            .collect();
-        let nibbles = nibbles.filter(|nibbles| nibbles.len() == 64).ok_or_else(bad)?;
-        let Some(token) = revision.part("token") else {
-            return Ok(());
-        };
-        let digest = self
+        }
+        let token = self
             .sha256()
             .ok_or_else(|| Unusable::new("no-sha256", "this program cannot compute a SHA-256"))?
-            .hash(token);
-        let same = digest
-            .as_ref()
-            .iter()
-            .flat_map(|byte| [byte >> 4, byte & 15])
-            .eq(nibbles);
-        same.then_some(())
+            .hash(revision.token()?);
+        (token.as_ref() == digest)
+            .then_some(())
             .ok_or_else(|| Unusable::new("token-mismatch", "the token has another SHA-256").part("token-sha256"))
     }
 
@@ -185,9 +183,13 @@ impl View for AnyView {
                 Certificates {
                     certificates: accepted.certificates().cloned().collect(),
                     crls: crls.collect(),
+                    not_by_http: None,
                 }
             })),
-            Kind::Other => self.other(revision).map(|()| Parsed::new(Certificates::default())),
+            Kind::Other => Ok(Parsed::new(Certificates {
+                not_by_http: self.other(revision)?,
+                ..Certificates::default()
+            })),
         }
     }
 
@@ -221,20 +223,6 @@ fn is_der(bytes: &[u8]) -> bool {
     rest.is_empty() && matches!(first, Some(Sequence(_) | Integer(_)))
 }
 
-/// `$id[$v=version][$params][$salt[$hash]]`, as far as its form goes.
-fn is_phc(text: &str) -> bool {
-    let Some(rest) = text.strip_prefix('$') else {
-        return false;
-    };
-    let legal = |c: char| c.is_ascii_alphanumeric() || "-+/.=,".contains(c);
-    let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let mut fields = rest.split('$');
-    let name = fields.next().unwrap_or_default();
-    (1..=32).contains(&name.len())
-        && name.chars().all(lower)
-        && fields.all(|field| !field.is_empty() && field.chars().all(legal))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -265,12 +253,25 @@ mod tests {
     #[test]
     fn text_uses_are_judged_by_section_5() {
         let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let of_nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let (upper, other) = (abc.to_uppercase(), abc.replace('b', "c"));
         let long = format!("{}.password", "a".repeat(64));
         for (usage, files, expected) in [
             (uses::TOKEN, &[("r1.token", "abc\n")][..], None),
             (uses::TOKEN, &[("r1.token", "a\nbc")], Some("line end")),
+            (uses::TOKEN, &[("r1.token", "a\u{1b}bc")], Some("control character")),
+            (uses::TOKEN, &[("r1.token", "abc ")], Some("space or a tab")),
             (uses::TOKEN_CHECK, &[("r1.token", "abc")], None),
+            (
+                uses::TOKEN_CHECK,
+                &[("r1.token", "a\u{1b}bc")],
+                Some("control character"),
+            ),
+            (
+                uses::TOKEN_CHECK,
+                &[("r1.token-sha256", of_nothing)],
+                Some("nothing at all"),
+            ),
             (uses::TOKEN_CHECK, &[("r1.token-sha256", &upper)], None),
             (uses::TOKEN_CHECK, &[("r1.token-sha256", &upper[1..])], Some("64 hex")),
             (

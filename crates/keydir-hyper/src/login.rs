@@ -13,7 +13,7 @@ use keydir::{
 };
 use zeroize::Zeroizing;
 
-use crate::header_value::{basic_user, sensitive};
+use crate::header_value::sensitive;
 
 /// The user name and password that a client presents: the primary of a directory, at each request. Cheap to clone.
 ///
@@ -112,13 +112,7 @@ impl View for LoginView {
     }
 
     fn parse(&self, revision: &Revision<'_>) -> Result<Parsed<PresentedLogin>, Unusable> {
-        let user = basic_user(revision)?;
-        let password = revision.text("password")?;
-        if password.contains(char::is_control) {
-            let reason = "it has a control character, which HTTP's Basic scheme cannot send (RFC 7617, 2): publish \
-                          another";
-            return Err(Unusable::new("bad-password", reason).part("password"));
-        }
+        let (user, password) = revision.basic_login()?;
         let joined = Zeroizing::new([user, ":", password].concat());
         let mut encoded = Zeroizing::new(vec![0; joined.len().div_ceil(3) * 4]);
         STANDARD

@@ -123,43 +123,18 @@ impl View for TokenView {
     }
 
     fn parse(&self, revision: &Revision<'_>) -> Result<Parsed<PresentedToken>, Unusable> {
-        let token = revision.need("token")?;
-        self.read(token)
-            .map(Parsed::new)
-            .map_err(|unusable| unusable.part("token"))
+        let token = match self.any_text {
+            true => revision.token()?,
+            false => revision.bearer_token()?,
+        };
+        Ok(Parsed::new(PresentedToken {
+            bearer: sensitive("Bearer ", token)?,
+            value: sensitive("", token)?,
+            fingerprint: Fingerprint::of(token),
+        }))
     }
 
     fn combine(&self, _: &Candidates<'_, PresentedToken>) -> Result<(), Broken> {
         Ok(())
     }
-}
-
-impl TokenView {
-    fn read(self, token: &[u8]) -> Result<PresentedToken, Unusable> {
-        let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-        if self.any_text && (blank(token.first()) || blank(token.last())) {
-            let reason = "it begins or ends with a space or a tab, which a header field loses (RFC 9110, 5.5): publish \
-                          it again without";
-            return Err(Unusable::new("bad-token", reason));
-        }
-        if !self.any_text && !is_bearer(token) {
-            let reason = "it has a character that no bearer token may have (RFC 6750, 2.1: letters, digits, -._~+/, and \
-                          = at the end): publish the token alone, without a scheme, a name or a comment; a service whose \
-                          keys do look so has to open them with Token::of_any_text";
-            return Err(Unusable::new("bad-token", reason));
-        }
-        Ok(PresentedToken {
-            bearer: sensitive("Bearer ", token)?,
-            value: sensitive("", token)?,
-            fingerprint: Fingerprint::of(token),
-        })
-    }
-}
-
-/// `b64token`.
-fn is_bearer(token: &[u8]) -> bool {
-    let end = token.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
-    let (text, _) = token.split_at_checked(end).unwrap_or((token, &[]));
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(byte);
-    !text.is_empty() && text.iter().all(allowed)
 }

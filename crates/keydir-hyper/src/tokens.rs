@@ -6,13 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use keydir::{
-    Broken, Candidates, Dir, Fingerprint, Key, Live, OpenError, Parsed, Revision, RevisionId, Unusable, Usage, View,
-    uses,
+    Broken, Candidates, Dir, Fingerprint, Key, LONGEST_CREDENTIAL, Live, OpenError, Parsed, Revision, RevisionId,
+    Unusable, Usage, View, uses,
 };
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-
-use crate::header_value::LONGEST;
 
 /// The tokens that a server accepts: any usable revision of a directory, with no primary needed. Cheap to clone.
 ///
@@ -61,7 +59,7 @@ impl Tokens {
     /// tell how much of a token is right: what is looked up is a keyed hash of the token's digest, and the digest is then
     /// compared in constant time.
     pub fn verify(&self, token: &[u8]) -> Option<Arc<Key<AcceptedToken>>> {
-        if token.len() > LONGEST {
+        if token.len() > LONGEST_CREDENTIAL {
             return None;
         }
         let digest = AcceptedToken::of(token);
@@ -122,15 +120,16 @@ impl View for TokensView {
     }
 
     fn parse(&self, revision: &Revision<'_>) -> Result<Parsed<AcceptedToken>, Unusable> {
-        let token = revision.part("token").map(read_token).transpose()?;
-        let digest = revision.part("token-sha256").map(read_digest).transpose()?;
-        match (digest, token) {
-            (Some(digest), Some(token)) if digest.sha256 != token.sha256 => {
-                Err(Unusable::new("token-mismatch", "the token has another SHA-256").part("token-sha256"))
-            }
-            (Some(accepted), _) | (None, Some(accepted)) => Ok(Parsed::new(accepted)),
-            (None, None) => revision.need("token").and_then(read_token).map(Parsed::new),
+        let token = || revision.token().map(AcceptedToken::of);
+        if revision.part("token-sha256").is_none() {
+            // One that could never be sent would else be noticed by the refusals only.
+            return token().map(Parsed::new);
         }
+        let sha256 = revision.token_sha256()?;
+        if revision.part("token").is_some() && token()?.sha256 != sha256 {
+            return Err(Unusable::new("token-mismatch", "the token has another SHA-256").part("token-sha256"));
+        }
+        Ok(Parsed::new(AcceptedToken { sha256 }))
     }
 
     fn combine(&self, keys: &Candidates<'_, AcceptedToken>) -> Result<TokenMap, Broken> {
@@ -140,52 +139,4 @@ impl View for TokensView {
         }
         Ok(TokenMap(map))
     }
-}
-
-/// A token that could never be sent is a mistake, and one that would otherwise be noticed only by the refusals.
-fn read_token(token: &[u8]) -> Result<AcceptedToken, Unusable> {
-    if token.len() > LONGEST {
-        let reason = format!(
-            "it has {} bytes; more than {LONGEST} are refused, since a request by HTTP/2 may have 16 KiB of headers in all",
-            token.len()
-        );
-        return Err(Unusable::new("too-long", reason).part("token"));
-    }
-    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    if is_blank(token.first()) || is_blank(token.last()) {
-        let reason = "it begins or ends with a space or a tab, which a header field loses (RFC 9110, 5.5)";
-        return Err(Unusable::new("bad-token", reason).part("token"));
-    }
-    if token.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
-        let reason = "it has a control character, which no header field may have (RFC 9110, 5.5)";
-        return Err(Unusable::new("bad-token", reason).part("token"));
-    }
-    Ok(AcceptedToken::of(token))
-}
-
-fn read_digest(hex: &[u8]) -> Result<AcceptedToken, Unusable> {
-    let no = |code, reason| Unusable::new(code, reason).part("token-sha256");
-    let mut sha256 = [0; 32];
-    let (pairs, rest) = hex.as_chunks::<2>();
-    if pairs.len() != sha256.len() || !rest.is_empty() {
-        return Err(no("bad-digest", "it is not 64 hex digits"));
-    }
-    for (byte, [high, low]) in sha256.iter_mut().zip(pairs) {
-        let byte_of = |high, low| Some(nibble(high)? << 4 | nibble(low)?);
-        *byte = byte_of(*high, *low).ok_or_else(|| no("bad-digest", "it is not 64 hex digits"))?;
-    }
-    let digest = AcceptedToken { sha256 };
-    if digest.sha256 == AcceptedToken::of(b"").sha256 {
-        return Err(no(
-            "bad-digest",
-            "it is the SHA-256 of nothing at all: take that of the token",
-        ));
-    }
-    Ok(digest)
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|nibble| u8::try_from(nibble).ok())
 }

@@ -6,6 +6,7 @@ mod beneath;
 mod block;
 mod changes;
 mod clock;
+mod credential;
 mod dir;
 mod error;
 mod expiry;
@@ -38,6 +39,7 @@ mod workers;
 
 pub use changes::{Change, Changes};
 pub use clock::{Clock, SystemClock};
+pub use credential::LONGEST_CREDENTIAL;
 pub use dir::{Dir, DirBuilder, report};
 pub use error::{OpenError, OpenErrorKind, ReadError, ReloadError, StartError};
 pub use key::{Key, Use};

@@ -4,12 +4,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName};
-use keydir::Secret;
+use keydir::{LONGEST_CREDENTIAL, Secret};
 
 use super::authenticated::Authenticated;
 use super::challenge::Challenge;
 use super::credentials::{Why, of_scheme};
-use crate::header_value::LONGEST;
 use crate::passwords::Passwords;
 
 /// The ways to authenticate by `Authorization: Basic`.
@@ -65,7 +64,7 @@ impl BasicWays {
 impl Login {
     /// No name has a colon, so the first one ends it. What was decoded is erased when it goes.
     fn decode(credentials: &[u8]) -> Option<Self> {
-        if credentials.len() > LONGEST {
+        if credentials.len() > LONGEST_CREDENTIAL {
             return None;
         }
         let decoded = Secret::new(STANDARD.decode(credentials).ok()?);

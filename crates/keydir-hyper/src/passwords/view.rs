@@ -9,7 +9,6 @@ use std::sync::OnceLock;
 use keydir::{Broken, Candidates, Fingerprint, Parsed, Revision, RevisionId, Unusable, Usage, View, uses};
 
 use super::hash::Hash;
-use crate::header_value::basic_user;
 
 /// A wrong password is tried against all hashes of its user. Rotation needs two.
 const MOST_OF_A_USER: usize = 16;
@@ -94,8 +93,8 @@ impl View for PasswordsView {
     }
 
     fn parse(&self, revision: &Revision<'_>) -> Result<Parsed<AcceptedPassword>, Unusable> {
-        let user = basic_user(revision)?.to_owned();
-        let hash = Hash::parse(revision.text("password-hash")?).map_err(|unusable| unusable.part("password-hash"))?;
+        let user = revision.basic_user_name()?.to_owned();
+        let hash = Hash::parse(revision.argon2_hash()?).map_err(|unusable| unusable.part("password-hash"))?;
         let verified = OnceLock::new();
         Ok(Parsed::new(AcceptedPassword { user, hash, verified }))
     }
