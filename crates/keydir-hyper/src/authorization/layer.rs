@@ -20,7 +20,7 @@ use crate::token::Token;
 /// # Where it is sent
 /// Only to the origins that it is [bound to](AuthorizationBuilder::only_for), and only by TLS unless plain HTTP was allowed.
 /// Other requests go out as they are, told by an event at debug level; so do requests that have the header already. What
-/// counts is the request's URI, so that
+/// counts is the request's URI, and a `Host` that the request has itself, which has to be bound too; so that
 /// - a layer that follows redirects belongs above this one: then each step is judged anew. A client that follows them by
 ///   itself decides by its own rules what it takes along: reqwest drops `Authorization` at another host, but not a
 ///   header of another name; build it with `redirect::Policy::none()`.

@@ -35,6 +35,16 @@ impl<'a> Target<'a> {
         })
     }
 
+    /// The same, but for the host and the port that a `Host` names.
+    pub(super) fn at(&self, host: &'a Authority) -> Option<Self> {
+        let (host, port) = host_and_port(host)?;
+        Some(Self {
+            host,
+            port: port.unwrap_or_else(|| default_port(self.tls)),
+            ..*self
+        })
+    }
+
     pub(super) fn is(&self, origin: &Origin) -> bool {
         self.tls == origin.tls && self.port == origin.port && origin.host.eq_ignore_ascii_case(self.host)
     }
@@ -91,6 +101,10 @@ impl Binding {
             )),
             false => Ok(Self::Only(all)),
         }
+    }
+
+    pub(super) fn is_any(&self) -> bool {
+        matches!(self, Self::Any { .. })
     }
 
     /// The origin, if the credential may be sent there.

@@ -13,6 +13,7 @@ use crate::replay::Replay;
 /// A request that is about to be sent.
 pub(super) trait Outgoing: Replay + Send + 'static {
     fn target(&self) -> Option<Target<'_>>;
+    fn headers(&self) -> &HeaderMap;
     fn headers_mut(&mut self) -> &mut HeaderMap;
 }
 
@@ -31,6 +32,10 @@ pub(super) trait Answer: Send + 'static {
 impl<B: Replay + Send + 'static> Outgoing for Request<B> {
     fn target(&self) -> Option<Target<'_>> {
         Target::of(self.uri())
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
     }
 
     fn headers_mut(&mut self) -> &mut HeaderMap {
@@ -85,6 +90,10 @@ mod of_reqwest {
     impl Outgoing for reqwest::Request {
         fn target(&self) -> Option<Target<'_>> {
             target(self.url())
+        }
+
+        fn headers(&self) -> &HeaderMap {
+            self.headers()
         }
 
         fn headers_mut(&mut self) -> &mut HeaderMap {

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::StatusCode;
-use http::header::HeaderName;
+use http::header::{HOST, HeaderName, HeaderValue};
+use http::uri::Authority;
+use http::{HeaderMap, StatusCode};
 use keydir::NoPrimary;
 use tokio::time::Instant;
 
 use super::book::{Attempt, Turn};
 use super::challenge::asks_for;
 use super::memory::Memory;
-use super::origin::{Binding, Origin};
+use super::origin::{Binding, Origin, Target};
 use super::outgoing::{Answer, Outgoing};
 use super::source::{Credential, NoCredential, Source};
 
@@ -49,9 +50,10 @@ pub(super) enum Verdict {
 
 impl Rules {
     /// Where the request goes, if it is to get a credential.
-    pub(super) fn admit<R: Outgoing>(&self, request: &mut R) -> Option<Arc<Origin>> {
+    pub(super) fn admit<R: Outgoing>(&self, request: &R) -> Option<Arc<Origin>> {
         let target = request.target();
-        let Some(origin) = target.and_then(|target| self.binding.admit(&target)) else {
+        let bound = target.filter(|target| self.is_bound_to_hosts(target, request.headers()));
+        let Some(origin) = bound.and_then(|target| self.binding.admit(&target)) else {
             tracing::debug!(
                 host = target.map(|target| target.host),
                 header = %self.header,
@@ -59,7 +61,16 @@ impl Rules {
             );
             return None;
         };
-        (!request.headers_mut().contains_key(&self.header)).then_some(origin)
+        (!request.headers().contains_key(&self.header)).then_some(origin)
+    }
+
+    /// Where a request names its host itself, it is that host that a server behind the connection goes by (RFC 9110, 7.2).
+    fn is_bound_to_hosts(&self, target: &Target<'_>, headers: &HeaderMap) -> bool {
+        let is_bound = |host: &HeaderValue| {
+            let host = Authority::try_from(host.as_bytes()).ok();
+            host.and_then(|host| self.binding.admit(&target.at(&host)?)).is_some()
+        };
+        self.binding.is_any() || headers.get_all(HOST).iter().all(is_bound)
     }
 
     /// Takes a credential for a request that begins now.
@@ -216,7 +227,6 @@ mod tests {
     use http::header::AUTHORIZATION;
     use keydir::{Dir, Fingerprint};
 
-    use super::super::origin::Target;
     use super::super::source::Of;
     use super::*;
     use crate::token::{Token, TokenView};

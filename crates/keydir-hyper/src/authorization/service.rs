@@ -39,7 +39,7 @@ where
     }
 
     fn call(&mut self, mut request: R) -> Self::Future {
-        let Some(origin) = self.rules.admit(&mut request) else {
+        let Some(origin) = self.rules.admit(&request) else {
             return AuthorizationFuture::passed(self.inner.call(request));
         };
         let presented = match self.rules.present(&origin) {

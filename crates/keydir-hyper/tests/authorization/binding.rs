@@ -1,6 +1,6 @@
 //! No credential goes where it is not meant for.
 
-use http::{Request, Uri};
+use http::{HeaderValue, Request, Uri};
 use keydir_hyper::AuthorizationLayer;
 use tower::{Layer, Service, ServiceExt};
 
@@ -26,6 +26,47 @@ async fn other_requests_go_out_as_they_are() {
         assert_eq!(send(&client, get(uri)).await, 200, "{uri}");
         let expected = if expected { bearer("r1") } else { Vec::new() };
         assert_eq!(server.credentials(), [expected], "{uri}");
+    }
+}
+
+/// Behind one certificate there may be many hosts: whom a request reaches is what its `Host` says.
+#[tokio::test]
+async fn the_host_that_a_request_names_counts_too() {
+    let (_, token) = tokens("r1", &[]);
+    let server = Server::new(|_| ok());
+    let builder = || AuthorizationLayer::bearer(&token).also_plain_http();
+    let only = builder()
+        .only_for(["10.0.0.1", "api.internal", "api.internal:8443"])
+        .unwrap();
+    let any = builder().any_origin();
+    for (hosts, expected) in [
+        (&[][..], true),
+        (&["10.0.0.1"], true),
+        (&["api.internal"], true),
+        (&["API.internal:443"], true),
+        (&["api.internal:8443"], true),
+        (&["evil.test"], false),
+        (&["api.internal:80"], false),
+        (&["api.internal:"], false),
+        (&["api.internal@evil.test"], false),
+        (&["api.internal", "evil.test"], false),
+        (&["evil.test", "api.internal"], false),
+        (&["api.internal/x"], false),
+        (&[""], false),
+        (&["\u{e9}"], false),
+    ] {
+        let request = || {
+            let mut request = get("https://10.0.0.1/");
+            for host in hosts {
+                let host = HeaderValue::from_bytes(host.as_bytes()).unwrap();
+                request.headers_mut().append("host", host);
+            }
+            request
+        };
+        send(&only.layer(server.clone()), request()).await;
+        send(&any.layer(server.clone()), request()).await;
+        let given = if expected { bearer("r1") } else { Vec::new() };
+        assert_eq!(server.credentials(), [given, bearer("r1")], "{hosts:?}");
     }
 }
 
