@@ -17,10 +17,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use keydir::Dir;
 use keydir_hyper::Client;
 use keydir_rustls::{Identity, TrustAnchors, client_config, server_config};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+
+use crate::ca::Ca;
 
 /// Says of a credential what the answer is.
 type Judge = dyn Fn(&str) -> Response<Full<Bytes>> + Send + Sync;
@@ -56,13 +57,9 @@ impl Https {
         alpn: &str,
         judge: impl Fn(&str) -> Response<Full<Bytes>> + Send + Sync + 'static,
     ) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
-        let leaf = params.signed_by(&key, &ca).unwrap();
-        let identity = Dir::in_memory([("s1.crt.primary", leaf.pem()), ("s1.key", key.serialize_pem())]);
+        let ca = Ca::new("servers");
+        let leaf = ca.issue("localhost", |_| {});
+        let identity = Dir::in_memory([("s1.crt.primary", leaf.crt), ("s1.key", leaf.key)]);
         let identity = Identity::in_dir(&identity).unwrap();
         let config = server_config(&identity).no_client().alpn([alpn]).build().unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -97,7 +94,7 @@ impl Https {
         Self {
             address,
             seen,
-            anchors: TrustAnchors::in_dir(&Dir::in_memory([("c1.crt", ca.pem())])).unwrap(),
+            anchors: TrustAnchors::in_dir(&Dir::in_memory([("c1.crt", ca.pem)])).unwrap(),
             task,
         }
     }

@@ -9,6 +9,9 @@
 
 mod binding;
 mod both_ends;
+#[cfg(feature = "client")]
+#[path = "../support/ca.rs"]
+mod ca;
 mod credentials;
 #[cfg(feature = "client")]
 mod https;

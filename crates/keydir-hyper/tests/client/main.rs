@@ -8,6 +8,8 @@
 )]
 
 mod bodies;
+#[path = "../support/ca.rs"]
+mod ca;
 mod ends;
 mod handshake;
 mod origins;

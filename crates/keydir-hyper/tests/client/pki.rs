@@ -6,39 +6,16 @@ use std::time::{Duration, SystemTime};
 
 use keydir::{Clock, Dir};
 use keydir_rustls::rustls::pki_types::CertificateDer;
+use keydir_rustls::rustls::pki_types::pem::PemObject;
 use keydir_rustls::{Identity, TrustAnchors};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose, KeyIdMethod, RevokedCertParams,
+    SanType, SerialNumber, date_time_ymd,
 };
 
-pub(crate) struct Ca {
-    issuer: Issuer<'static, KeyPair>,
-    pub(crate) der: CertificateDer<'static>,
-    pub(crate) pem: String,
-}
-
-#[derive(Clone)]
-pub(crate) struct Leaf {
-    pub(crate) crt: String,
-    pub(crate) key: String,
-}
+pub(crate) use crate::ca::{Ca, Leaf};
 
 impl Ca {
-    pub(crate) fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        Self {
-            issuer: Issuer::new(params, key),
-            der: certificate.der().clone(),
-            pem: certificate.pem(),
-        }
-    }
-
     /// A leaf whose common name is the revision that it is for.
     pub(crate) fn leaf(&self, revision: &str) -> Leaf {
         self.leaf_with(revision, |_| {})
@@ -52,15 +29,15 @@ impl Ca {
     }
 
     pub(crate) fn leaf_with(&self, revision: &str, adjust: impl FnOnce(&mut CertificateParams)) -> Leaf {
-        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, revision);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        adjust(&mut params);
-        let key = KeyPair::generate().unwrap();
-        Leaf {
-            crt: params.signed_by(&key, &self.issuer).unwrap().pem(),
-            key: key.serialize_pem(),
-        }
+        self.issue(revision, |params| {
+            params.subject_alt_names = vec![SanType::DnsName("localhost".try_into().unwrap())];
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+            adjust(params);
+        })
+    }
+
+    pub(crate) fn der(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()
     }
 
     /// Revokes one serial number.

@@ -185,7 +185,7 @@ async fn the_last_try_has_a_connection_of_its_own() {
 async fn refuses_the_first_stream(ca: &Ca, reason: h2::Reason) -> http::Uri {
     let config = config(
         &ca.leaf("server"),
-        &ca.der,
+        &ca.der(),
         &["h2"],
         &[&keydir_rustls::rustls::version::TLS13],
     );

@@ -118,8 +118,8 @@ impl Server {
         let listener = TcpListener::bind(at).await?;
         let seen = Arc::<Seen>::default();
         let shared = Arc::new(Shared {
-            config: Mutex::new(config(leaf, &clients.der, alpn, &[&version::TLS13, &version::TLS12])),
-            clients: clients.der.clone(),
+            config: Mutex::new(config(leaf, &clients.der(), alpn, &[&version::TLS13, &version::TLS12])),
+            clients: clients.der(),
             seen: Arc::clone(&seen),
             go: Semaphore::new(0),
             lives: watch::Sender::new(()),

@@ -3,7 +3,8 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::scene::{Ca, LONG, Scene, Seen, about, start};
+use crate::ca::Ca;
+use crate::scene::{LONG, Scene, Seen, about, start};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn curl_speaks_both() {
@@ -14,7 +15,7 @@ async fn curl_speaks_both() {
     let write = |name: &str, text: &str| std::fs::write(files.path().join(name), text).unwrap();
     write("ca.pem", &scene.servers.pem);
     let client = |ca: &Ca| {
-        let leaf = ca.leaf("curl");
+        let leaf = ca.issue("curl", |_| {});
         write("crt.pem", &leaf.crt);
         write("key.pem", &leaf.key);
     };

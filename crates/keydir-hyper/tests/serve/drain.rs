@@ -6,18 +6,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use keydir_rustls::rustls::ClientConfig;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::client::{closes, get, get1, h1, h2, pool, text};
-use crate::scene::{LONG, NAME, Scene, Seen, about, answering, eventually, revisions, soon, start};
+use crate::scene::{Held, LONG, NAME, Scene, Seen, about, eventually, revisions, soon, start};
 
 const CALLERS: usize = 16;
 
@@ -95,7 +92,7 @@ async fn no_request_on_http1_is_lost_while_the_identity_rotates() {
     callers.all_are_told("r1 ").await;
     for n in 2..10 {
         let (before, now) = (format!("r{}", n - 1), format!("r{n}"));
-        let new = scene.servers.leaf(NAME);
+        let new = scene.servers.issue(NAME, |_| {});
         if n % 2 == 0 {
             let both = revisions(&[(&before, &old), (&now, &new)]);
             scene.own.publish(both).unwrap();
@@ -145,7 +142,7 @@ async fn a_graceful_shutdown_at_once_loses_requests() {
     callers.all_are_told("r1 ").await;
     for n in 2..8 {
         let now = format!("r{n}");
-        let new = scene.servers.leaf(NAME);
+        let new = scene.servers.issue(NAME, |_| {});
         // The old one stands beside it, so nothing but the shutdown can fail.
         let before = scene.leaves[0].clone();
         scene.own.publish(revisions(&[("r1", &before), (&now, &new)])).unwrap();
@@ -218,17 +215,8 @@ async fn a_superseded_identity_moves_the_connection_with_the_next_answer() {
 #[tokio::test]
 async fn http2_is_shut_down_while_as_many_requests_wait_as_ever_did() {
     let scene = Scene::new();
-    let (started, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (told, wait) = (Arc::clone(&started), Arc::clone(&go));
-    let service = answering(move |_| {
-        told.add_permits(1);
-        let wait = Arc::clone(&wait);
-        async move {
-            wait.acquire().await.unwrap().forget();
-            http::Response::new(Full::<Bytes>::default())
-        }
-    });
-    let server = start(&scene.acceptor(LONG), service, |server| {
+    let held = Held::new();
+    let server = start(&scene.acceptor(LONG), held.service(), |server| {
         server.renew_within(Duration::ZERO)
     })
     .await;
@@ -238,18 +226,18 @@ async fn http2_is_shut_down_while_as_many_requests_wait_as_ever_did() {
         tokio::spawn(async move { soon(send.send_request(get("/"))).await.unwrap() })
     };
     let both = (ask(), ask());
-    soon(started.acquire_many(2)).await.unwrap().forget();
-    go.add_permits(2);
+    held.started(2).await;
+    held.go(2);
     let _ = (soon(both.0).await.unwrap(), soon(both.1).await.unwrap());
     scene.promote();
     let one = ask();
-    soon(started.acquire()).await.unwrap().forget();
-    go.add_permits(1);
+    held.started(1).await;
+    held.go(1);
     soon(one).await.unwrap();
     assert!(!client.end.is_finished(), "another may be on its way");
     let both = (ask(), ask());
-    soon(started.acquire_many(2)).await.unwrap().forget();
-    go.add_permits(2);
+    held.started(2).await;
+    held.go(2);
     let _ = (soon(both.0).await.unwrap(), soon(both.1).await.unwrap());
     soon(client.end).await.unwrap().unwrap();
 }

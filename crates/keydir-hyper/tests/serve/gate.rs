@@ -14,7 +14,7 @@ use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::client::{closes, get, get1, h1, h2, text, tls};
-use crate::scene::{LONG, Scene, Seen, about, answering, soon, start};
+use crate::scene::{Held, LONG, Scene, Seen, about, answering, soon, start};
 
 #[tokio::test]
 async fn a_removed_client_is_refused_and_closed_on_http1() {
@@ -154,18 +154,8 @@ async fn a_401_arrives_though_nobody_reads_the_body() {
 async fn what_was_let_in_is_finished() {
     for alpn in ["http/1.1", "h2"] {
         let scene = Scene::new();
-        let go = Arc::new(tokio::sync::Semaphore::new(0));
-        let started = Arc::new(tokio::sync::Semaphore::new(0));
-        let (wait, told) = (Arc::clone(&go), Arc::clone(&started));
-        let service = answering(move |_| {
-            let wait = Arc::clone(&wait);
-            told.add_permits(1);
-            async move {
-                wait.acquire().await.unwrap().forget();
-                Response::new(Full::from("all of it"))
-            }
-        });
-        let server = start(&scene.acceptor(LONG), service, |server| server).await;
+        let held = Held::new();
+        let server = start(&scene.acceptor(LONG), held.service(), |server| server).await;
         let config = scene.client(&scene.c1, &[alpn]);
         let (answer, end) = if alpn == "h2" {
             let mut client = h2(&config, server.address).await;
@@ -175,11 +165,11 @@ async fn what_was_let_in_is_finished() {
             let answer = tokio::spawn(client.send.send_request(get1("/")));
             (answer, client.end)
         };
-        started.acquire().await.unwrap().forget();
+        held.started(1).await;
         scene.remove_c1();
-        go.add_permits(1);
+        held.go(1);
         let response = soon(answer).await.unwrap().unwrap();
-        assert_eq!(text(response).await, "all of it");
+        assert_eq!(text(response).await, "done");
         drop((end, server));
     }
 }

@@ -4,20 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Response;
-use http_body_util::Full;
 use keydir::Dir;
 use keydir_hyper::{AuthenticateLayer, Tokens};
 use keydir_rustls::rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tower::Layer;
 use tower::util::BoxCloneService;
 
 use crate::client::{get, get1, h1, h2, pool, text, tls};
-use crate::scene::{LONG, Scene, Seen, about, answering, eventually, soon, start};
+use crate::scene::{Held, LONG, Scene, Seen, about, eventually, soon, start};
 
 /// Clients that come as far as this, and no further.
 #[derive(Clone, Copy, Debug)]
@@ -213,17 +209,8 @@ async fn connections_beyond_the_limit_wait() {
 #[tokio::test]
 async fn a_request_that_crosses_the_end_of_the_header_timeout_is_answered() {
     let scene = Scene::new();
-    let (started, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (told, wait) = (Arc::clone(&started), Arc::clone(&go));
-    let service = answering(move |_| {
-        told.add_permits(1);
-        let wait = Arc::clone(&wait);
-        async move {
-            wait.acquire().await.unwrap().forget();
-            Response::new(Full::<Bytes>::default())
-        }
-    });
-    let server = start(&scene.acceptor(LONG), service, |server| {
+    let held = Held::new();
+    let server = start(&scene.acceptor(LONG), held.service(), |server| {
         server.header_timeout(Duration::from_millis(200))
     })
     .await;
@@ -233,10 +220,10 @@ async fn a_request_that_crosses_the_end_of_the_header_timeout_is_answered() {
     asks.write_all(PREFACE).await.unwrap();
     while soon(frame(&mut asks)).await.0 != GOAWAY {}
     asks.write_all(GET).await.unwrap();
-    soon(started.acquire()).await.unwrap().forget();
+    held.started(1).await;
     // This one has come later, and is gone.
     soon(stop(Stops::AfterThePreface, configs, server.address)).await;
-    go.add_permits(1);
+    held.go(1);
     while soon(frame(&mut asks)).await != (HEADERS, 1) {}
 }
 

@@ -11,6 +11,8 @@
 mod axum;
 #[cfg(feature = "axum-server")]
 mod axum_server;
+#[path = "../support/ca.rs"]
+mod ca;
 mod client;
 mod curl;
 mod descriptors;

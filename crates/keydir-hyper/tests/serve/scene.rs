@@ -15,51 +15,17 @@ use keydir::Dir;
 use keydir_hyper::Server;
 use keydir_rustls::rustls::ClientConfig;
 use keydir_rustls::{Acceptor, Connection, Identity, TrustAnchors, client_config, server_config};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use tokio::net::TcpSocket;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tower::util::{BoxCloneService, service_fn};
 
+use crate::ca::{Ca, Leaf};
+
 pub(crate) const NAME: &str = "localhost";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
-
-pub(crate) struct Ca {
-    issuer: Issuer<'static, KeyPair>,
-    pub(crate) pem: String,
-}
-
-#[derive(Clone)]
-pub(crate) struct Leaf {
-    pub(crate) crt: String,
-    pub(crate) key: String,
-}
-
-impl Ca {
-    pub(crate) fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self {
-            issuer: Issuer::new(params, key),
-            pem,
-        }
-    }
-
-    pub(crate) fn leaf(&self, name: &str) -> Leaf {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().unwrap();
-        Leaf {
-            crt: params.signed_by(&key, &self.issuer).unwrap().pem(),
-            key: key.serialize_pem(),
-        }
-    }
-}
 
 /// The files of revisions, the last of which is the primary.
 pub(crate) fn revisions(leaves: &[(&str, &Leaf)]) -> Vec<(String, String)> {
@@ -94,7 +60,7 @@ pub(crate) struct Scene {
 impl Scene {
     pub(crate) fn new() -> Self {
         let (servers, c1, c2) = (Ca::new("servers"), Ca::new("clients 1"), Ca::new("clients 2"));
-        let leaves = [servers.leaf(NAME), servers.leaf(NAME)];
+        let leaves = [servers.issue(NAME, |_| {}), servers.issue(NAME, |_| {})];
         let own = Dir::in_memory(revisions(&[("r1", &leaves[0])]));
         let cas = Dir::in_memory(anchors(&[("c1", &c1), ("c2", &c2)]));
         Self {
@@ -122,7 +88,7 @@ impl Scene {
 
     /// A client with a leaf of one of the CAs, which offers these protocols.
     pub(crate) fn client(&self, ca: &Ca, alpn: &[&str]) -> Arc<ClientConfig> {
-        let dir = Dir::in_memory(revisions(&[("r1", &ca.leaf("client"))]));
+        let dir = Dir::in_memory(revisions(&[("r1", &ca.issue("client", |_| {}))]));
         let identity = Identity::in_dir(&dir).unwrap();
         let mut config = client_config(&self.trusted).identity(&identity).build().unwrap();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -192,6 +158,45 @@ where
         let answer = answer(request);
         async { Ok(answer.await) }
     }))
+}
+
+/// A service that answers each request when it is told to.
+#[derive(Clone)]
+pub(crate) struct Held {
+    started: Arc<Semaphore>,
+    go: Arc<Semaphore>,
+}
+
+impl Held {
+    pub(crate) fn new() -> Self {
+        let none = || Arc::new(Semaphore::new(0));
+        Self {
+            started: none(),
+            go: none(),
+        }
+    }
+
+    pub(crate) fn service(&self) -> Service {
+        let this = self.clone();
+        answering(move |_| {
+            this.started.add_permits(1);
+            let go = Arc::clone(&this.go);
+            async move {
+                go.acquire().await.unwrap().forget();
+                Response::new(Full::from("done"))
+            }
+        })
+    }
+
+    /// Waits until so many more requests wait for their answer.
+    pub(crate) async fn started(&self, requests: u32) {
+        soon(self.started.acquire_many(requests)).await.unwrap().forget();
+    }
+
+    /// Answers so many.
+    pub(crate) fn go(&self, requests: usize) {
+        self.go.add_permits(requests);
+    }
 }
 
 /// A server that runs.

@@ -3,32 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Response;
-use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use crate::client::{closes, get, get1, h1, h2, text, tls};
 use crate::limits::{STOPS, Stops, stop};
-use crate::scene::{LONG, PATIENCE, Scene, Seen, Service, about, answering, eventually, soon, start};
+use crate::scene::{Held, LONG, PATIENCE, Scene, Seen, about, eventually, soon, start};
 
 #[tokio::test]
 async fn what_is_in_flight_is_finished_and_nothing_new_is_accepted() {
     let scene = Scene::new();
-    let (started, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (told, wait) = (Arc::clone(&started), Arc::clone(&go));
-    let service = answering(move |_| {
-        told.add_permits(1);
-        let wait = Arc::clone(&wait);
-        async move {
-            wait.acquire().await.unwrap().forget();
-            Response::new(Full::<Bytes>::from("done"))
-        }
-    });
+    let held = Held::new();
     let (end, ended) = oneshot::channel::<()>();
-    let mut server = start(&scene.acceptor(LONG), service, |server| {
+    let mut server = start(&scene.acceptor(LONG), held.service(), |server| {
         let when = async { ended.await.unwrap() };
         server.shutdown(when).shutdown_grace(LONG)
     })
@@ -38,12 +26,12 @@ async fn what_is_in_flight_is_finished_and_nothing_new_is_accepted() {
     let mut two = h2(&config("h2"), server.address).await;
     let first = tokio::spawn(one.send.send_request(get1("/")));
     let second = tokio::spawn(two.send.send_request(get("/")));
-    started.acquire_many(2).await.unwrap().forget();
+    held.started(2).await;
     end.send(()).unwrap();
     let refused = async { while TcpStream::connect(server.address).await.is_ok() {} };
     soon(refused).await;
     assert!(!server.task.is_finished());
-    go.add_permits(2);
+    held.go(2);
     let first = soon(first).await.unwrap().unwrap();
     assert!(closes(&first));
     assert_eq!(text(first).await, "done");
@@ -86,14 +74,9 @@ async fn idle_connections_get_a_last_answer_and_end_before_the_grace() {
 #[tokio::test]
 async fn what_never_ends_is_cut_at_the_end_of_the_grace() {
     let scene = Scene::new();
-    let started = Arc::new(Semaphore::new(0));
-    let told = Arc::clone(&started);
-    let service = answering(move |_| {
-        told.add_permits(1);
-        std::future::pending()
-    });
+    let held = Held::new();
     let (end, ended) = oneshot::channel::<()>();
-    let mut server = start(&scene.acceptor(LONG).with_timeout(LONG), service, |server| {
+    let mut server = start(&scene.acceptor(LONG).with_timeout(LONG), held.service(), |server| {
         let when = async { ended.await.unwrap() };
         server.shutdown(when).shutdown_grace(Duration::from_millis(300))
     })
@@ -106,7 +89,7 @@ async fn what_never_ends_is_cut_at_the_end_of_the_grace() {
         tokio::spawn(one.send.send_request(get1("/"))),
         tokio::spawn(two.send.send_request(get("/"))),
     );
-    started.acquire_many(2).await.unwrap().forget();
+    held.started(2).await;
     end.send(()).unwrap();
     assert!(soon(answers.0).await.unwrap().is_err());
     assert!(soon(answers.1).await.unwrap().is_err());
@@ -156,26 +139,13 @@ async fn who_has_asked_for_nothing_goes_soon() {
     assert_eq!(seen.requests(), 0);
 }
 
-/// Answers when it is told to.
-fn waiting(started: &Arc<Semaphore>, go: &Arc<Semaphore>) -> Service {
-    let (told, wait) = (Arc::clone(started), Arc::clone(go));
-    answering(move |_| {
-        told.add_permits(1);
-        let wait = Arc::clone(&wait);
-        async move {
-            wait.acquire().await.unwrap().forget();
-            Response::new(Full::<Bytes>::from("done"))
-        }
-    })
-}
-
 /// Of a client whose first request was on its way: it is answered, however long that takes.
 #[tokio::test]
 async fn a_first_request_that_comes_in_the_last_moment_is_answered() {
     let scene = Scene::new();
-    let (started, go) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let held = Held::new();
     let (end, ended) = oneshot::channel::<()>();
-    let mut server = start(&scene.acceptor(LONG), waiting(&started, &go), |server| {
+    let mut server = start(&scene.acceptor(LONG), held.service(), |server| {
         let when = async { ended.await.unwrap() };
         server.shutdown(when).shutdown_grace(LONG).header_timeout(LONG)
     })
@@ -188,9 +158,9 @@ async fn a_first_request_that_comes_in_the_last_moment_is_answered() {
     eventually("both are connected", || server.acceptor.connections() == 2).await;
     end.send(()).unwrap();
     asks.write_all(b"alhost\r\n\r\n").await.unwrap();
-    soon(started.acquire()).await.unwrap().forget();
+    held.started(1).await;
     soon(silent).await.unwrap();
-    go.add_permits(1);
+    held.go(1);
     let mut answer = String::new();
     soon(asks.read_to_string(&mut answer)).await.unwrap();
     assert!(
