@@ -1,6 +1,5 @@
 //! A server of hyper's over TLS that looks at one header.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -121,7 +120,7 @@ async fn answer(
     request: Request<Incoming>,
     seen: Arc<Seen>,
     judge: Arc<Judge>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Full<Bytes>>, Closes> {
     let at = Instant::now();
     let (parts, body) = request.into_parts();
     let credential = parts.headers.get(AUTHORIZATION);
@@ -132,5 +131,23 @@ async fn answer(
     };
     let answer = judge(&got.credential);
     seen.requests.lock().unwrap().push(got);
-    Ok(answer)
+    answer.extensions().get::<Closes>().cloned().map_or(Ok(answer), Err)
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Closes;
+
+impl std::fmt::Display for Closes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the server closes")
+    }
+}
+
+impl std::error::Error for Closes {}
+
+/// No answer: the server closes the connection.
+pub(crate) fn closes() -> Response<Full<Bytes>> {
+    let mut response = Response::default();
+    response.extensions_mut().insert(Closes);
+    response
 }

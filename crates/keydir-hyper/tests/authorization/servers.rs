@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use keydir_hyper::{AuthorizationLayer, BoxError, Client};
 use tower::{Layer, Service, ServiceExt};
 
-use crate::https::Https;
+use crate::https::{Https, closes};
 use crate::support::{files, ok, token_of, tokens, unauthorized};
 
 /// A refusal with a body, so that there is something to read before the connection can be used again.
@@ -74,6 +74,28 @@ async fn another_is_tried_on_the_same_connection() {
             "{alpn}, {refusal_bytes} bytes"
         );
     }
+}
+
+/// A connection that breaks says nothing of a credential: the error is the caller's, no other is tried, and the next
+/// request presents the same.
+#[tokio::test]
+async fn a_server_that_closes_in_the_middle_of_a_request() {
+    let (dir, token) = tokens("r2", &["r1"]);
+    let server = Https::start("http/1.1", |_| closes()).await;
+    let layer = AuthorizationLayer::bearer(&token)
+        .try_another()
+        .only_for([server.origin()]);
+    let client = layer.unwrap().layer(server.client());
+    for _ in 0..2 {
+        client.clone().oneshot(post(&server)).await.unwrap_err();
+    }
+    assert_eq!(server.credentials(), ["Bearer token-of-r2", "Bearer token-of-r2"]);
+    let report = dir.report().sets.remove(0).revisions;
+    assert!(
+        report
+            .values()
+            .all(|revision| revision.uses == 0 && revision.last_use.is_none())
+    );
 }
 
 /// The longest token that is usable comes through by HTTP/2, the one limit that the file's reader names.

@@ -294,6 +294,60 @@ async fn heads_that_are_giant_doubled_or_no_text_are_refused() {
     assert_eq!(seen.requests(), 3);
 }
 
+/// They cost the others nothing, and end when their CA is removed, each in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_thousand_connections_are_idle() {
+    const IDLE: usize = 1000;
+    let scene = Scene::new();
+    let seen = Arc::new(Seen::default());
+    let acceptor = scene.acceptor(Duration::from_secs(10));
+    let server = start(&acceptor, about(&seen), |server| server.header_timeout(LONG)).await;
+    let config = |ca, alpn| scene.client(ca, &[alpn]);
+    let idle = [config(&scene.c1, "http/1.1"), config(&scene.c1, "h2")];
+    let (mut ones, mut twos) = (Vec::new(), Vec::new());
+    for _ in 0..IDLE {
+        let mut one = h1(&idle[0], server.address).await;
+        text(soon(one.send.send_request(get1("/"))).await.unwrap()).await;
+        ones.push(one);
+        let mut two = h2(&idle[1], server.address).await;
+        text(soon(two.send.send_request(get("/"))).await.unwrap()).await;
+        twos.push(two);
+    }
+    assert_eq!((acceptor.connections(), scene.uses("r1")), (2 * IDLE, 2 * IDLE));
+
+    let done = Arc::new(AtomicBool::new(false));
+    let load = ["http/1.1", "h2"].map(|alpn| {
+        let (client, done) = (pool(&config(&scene.c2, alpn), server.address), Arc::clone(&done));
+        tokio::spawn(async move {
+            let mut requests = 0;
+            while !done.load(Ordering::SeqCst) {
+                let response = soon(client.request(get("/"))).await.unwrap();
+                assert_eq!(text(response).await, "r1 c2");
+                requests += 1;
+            }
+            requests
+        })
+    });
+    scene.remove_c1();
+    for end in ones
+        .iter_mut()
+        .map(|one| &mut one.end)
+        .chain(twos.iter_mut().map(|two| &mut two.end))
+    {
+        soon(end).await.unwrap().unwrap();
+    }
+    eventually("those that are in use are left", || {
+        acceptor.connections() == load.len()
+    })
+    .await;
+    done.store(true, Ordering::SeqCst);
+    let mut requests = 2 * IDLE;
+    for load in load {
+        requests += soon(load).await.unwrap();
+    }
+    assert_eq!(seen.requests(), requests, "none was lost");
+}
+
 const HEADERS: u8 = 1;
 const GOAWAY: u8 = 7;
 
