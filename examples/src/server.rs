@@ -23,8 +23,9 @@ use crate::failure::causes;
 
 /// A connection waits so long for the next request.
 const IDLE: Duration = Duration::from_secs(60);
-/// At the end, requests in flight get so much time.
+/// At the end, requests in flight get so much time, and handshakes less.
 const LAST: Duration = Duration::from_secs(10);
+const LAST_HANDSHAKE: Duration = Duration::from_secs(1);
 
 /// What clients must show.
 #[derive(Clone, Debug)]
@@ -119,7 +120,13 @@ impl Server {
         let peer = tcp.peer_addr().ok().map(tracing::field::display);
         // Small answers must not wait for acknowledgements of earlier ones; without it they are only slower.
         let _ = tcp.set_nodelay(true);
-        let tls = match self.acceptor.accept(tcp).await {
+        let mut silent = stopped.clone();
+        let accepted = tokio::select! {
+            accepted = self.acceptor.accept(tcp) => accepted,
+            // Whoever has a request to send has shaken hands by then.
+            () = async { let _ = silent.changed().await; sleep(LAST_HANDSHAKE).await } => return,
+        };
+        let tls = match accepted {
             Ok(tls) => tls,
             Err(refused) => {
                 tracing::info!(peer, error = causes(&refused), "connection refused");

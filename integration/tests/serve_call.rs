@@ -366,17 +366,23 @@ fn broken_clients_and_used_up_descriptors_do_not_end_the_server() {
 }
 
 #[test]
-fn asked_to_end_it_closes_what_is_idle_and_ends_well() {
+fn asked_to_end_it_closes_what_is_idle_or_silent_and_ends_well() {
     let ca = Ca::new("servers");
     let identity = KeyDir::identity("r1", &ca.leaf("server"));
     for signal in [Signal::TERM, Signal::INT] {
         let serve = Serve::start(identity.path(), &[]);
+        let _silent = TcpStream::connect((Ipv4Addr::LOCALHOST, serve.port)).unwrap();
         let mut idle = fresh(&serve, &[&ca], None).connect().unwrap();
         assert_eq!(idle.get().unwrap().status, 200);
         serve.program.signal(signal);
         assert!(idle.is_closed());
         let end = serve.program.end();
         assert_eq!(end.code, Some(0), "{end:?}");
+        // Nothing was waited for to the last.
+        assert!(
+            !end.stderr.contains("handshake") && !end.stderr.contains("were cut"),
+            "{end:?}"
+        );
     }
 }
 
