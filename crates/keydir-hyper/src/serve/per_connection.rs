@@ -17,6 +17,9 @@ use crate::random::random;
 /// Longer than this no time may be: sums with it are no overflow.
 pub(super) const LONGEST: Duration = Duration::from_secs(86_400);
 
+/// So long a connection of HTTP/2 that is due waits for the best moment; then any will do.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 #[derive(Debug)]
 pub(super) struct PerConnection {
     connection: Connection,
@@ -71,11 +74,12 @@ impl PerConnection {
     }
 
     /// For each request on HTTP/2, until its answer begins. A connection that has to go is shut down when as many requests
-    /// wait as ever did: then it is least likely that another is about to be sent, which many clients would lose.
+    /// wait as ever did: then it is least likely that another is about to be sent, which many clients would lose. That may
+    /// never be again, so that after a while it is shut down while any waits.
     pub(super) fn wait(self: Arc<Self>) -> Waiting {
         let waiting = self.waiting.fetch_add(1, Ordering::AcqRel) + 1;
         let most = self.most.fetch_max(waiting, Ordering::AcqRel);
-        if waiting >= most && self.is_last() {
+        if self.is_last() && (waiting >= most || self.is_overdue()) {
             self.over.notify_one();
         }
         Waiting(self)
@@ -119,6 +123,11 @@ impl PerConnection {
     /// The clock is looked at only while an old connection is still there.
     fn is_due(&self) -> bool {
         self.connection.is_superseded() && self.superseded.get_or_init(Instant::now).elapsed() >= self.delay
+    }
+
+    fn is_overdue(&self) -> bool {
+        let since = self.superseded.get();
+        since.is_some_and(|since| since.elapsed() >= self.delay + PATIENCE)
     }
 }
 

@@ -12,6 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use keydir_rustls::rustls::ClientConfig;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use crate::client::{closes, get, get1, h1, h2, pool, text};
 use crate::scene::{Held, LONG, NAME, Scene, Seen, about, eventually, revisions, soon, start};
@@ -239,6 +240,38 @@ async fn http2_is_shut_down_while_as_many_requests_wait_as_ever_did() {
     held.started(2).await;
     held.go(2);
     let _ = (soon(both.0).await.unwrap(), soon(both.1).await.unwrap());
+    soon(client.end).await.unwrap().unwrap();
+}
+
+/// A burst in the past does not keep a connection where it is: who waits for the old revision to be unused would never see
+/// it.
+#[tokio::test]
+async fn http2_moves_on_also_if_never_again_as_many_wait() {
+    let scene = Scene::new();
+    let held = Held::new();
+    let server = start(&scene.acceptor(LONG), held.service(), |server| {
+        server.renew_within(Duration::ZERO)
+    })
+    .await;
+    let mut client = h2(&scene.client(&scene.c1, &["h2"]), server.address).await;
+    let mut other = client.send.clone();
+    let burst =
+        tokio::spawn(async move { tokio::join!(other.clone().send_request(get("/")), other.send_request(get("/"))) });
+    held.started(2).await;
+    held.go(2);
+    let burst = soon(burst).await.unwrap();
+    let _ = (text(burst.0.unwrap()).await, text(burst.1.unwrap()).await);
+    scene.promote();
+    let moved = async {
+        while scene.uses("r1") > 0 {
+            held.go(1);
+            if let Ok(response) = client.send.send_request(get("/")).await {
+                assert_eq!(text(response).await, "done");
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon(moved).await;
     soon(client.end).await.unwrap().unwrap();
 }
 
