@@ -73,8 +73,8 @@ where
 /// finishes what is in flight, and goes at a moment at which no request is lost, if one comes: on HTTP/1 the next answer
 /// says `Connection: close`; on HTTP/2, GOAWAY (RFC 9113, 6.8) is sent when as many requests wait for their answer as ever
 /// did, since many clients lose those that they are about to send, or a few seconds later when any waits. For a new primary
-/// that is all. Otherwise what is idle, or comes to no such moment, is shut down in the second half of the grace. A client that is not trusted any more is
-/// shut down with the first request that is refused.
+/// that is all. Otherwise what is idle, or comes to no such moment, is shut down in the second half of the grace. A client
+/// that is not trusted any more is shut down with the first request that is refused.
 ///
 /// Upgraded connections go on until the end of the grace, where their stream fails; `Connection::ended` in the request's
 /// extensions tells their handlers in time.
