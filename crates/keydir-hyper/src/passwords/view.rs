@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
 use keydir::{Broken, Candidates, Fingerprint, Parsed, Revision, RevisionId, Unusable, Usage, View, uses};
 
@@ -74,12 +74,16 @@ impl Users {
         self.revisions.get(*self.index.get(user)?).map(Vec::as_slice)
     }
 
-    /// The revisions of another user in place of one who is unknown: always the same, so that a name costs what a known
-    /// one does, also where users' hashes differ in cost or number.
+    /// The revisions of another user in place of one who is unknown, so that a name costs what a known one does, also where
+    /// users' hashes differ in cost or number. Always of the same user while there is that one: what a name costs must not
+    /// change with a publication, since what a known one costs does not.
     pub(super) fn instead_of(&self, user: &str) -> &[RevisionId] {
-        let hash = usize::try_from(self.index.hasher().hash_one(user) >> 32).unwrap_or_default();
-        let index = hash.checked_rem(self.revisions.len());
-        let revisions = index.and_then(|index| self.revisions.get(index));
+        static WEIGHT: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let heaviest = self
+            .index
+            .iter()
+            .max_by_key(|(known, _)| WEIGHT.hash_one((known, user)));
+        let revisions = heaviest.and_then(|(_, index)| self.revisions.get(*index));
         revisions.map(Vec::as_slice).unwrap_or_default()
     }
 }
@@ -116,5 +120,45 @@ impl View for PasswordsView {
             }
         }
         Ok(users)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keydir::Dir;
+
+    use crate::passwords::Passwords;
+
+    /// A known name costs the same after each publication, so an unknown one must too.
+    #[test]
+    fn an_unknown_name_is_taken_for_the_same_user_after_each_publication() {
+        let hash = "$argon2id$v=19$m=32,t=1,p=1$c29tZXNhbHQ$4B4RlHx0aXnFJDxLGN0Zsw";
+        // In another order each time, and with another number of revisions.
+        let files = |publication: usize| -> Vec<(String, String)> {
+            let of = |number: usize| {
+                let id = format!("r{}", (number * 7 + publication * 5) % 20);
+                [
+                    (format!("{id}.username"), format!("user {number}")),
+                    (format!("{id}.password-hash"), hash.to_owned()),
+                ]
+            };
+            (0..20).flat_map(of).collect()
+        };
+        let dir = Dir::in_memory(files(0));
+        let passwords = Passwords::in_dir(&dir).unwrap();
+        let taken_for = || -> Vec<String> {
+            let set = passwords.live().load();
+            let user = |name: usize| {
+                let revisions = set.whole().instead_of(&format!("unknown {name}"));
+                set.get(revisions[0].as_str()).unwrap().user().to_owned()
+            };
+            (0..50).map(user).collect()
+        };
+        let first = taken_for();
+        assert!(first.iter().any(|user| *user != first[0]), "not all for one");
+        for publication in 1..5 {
+            dir.publish(files(publication)).unwrap();
+            assert_eq!(taken_for(), first);
+        }
     }
 }
