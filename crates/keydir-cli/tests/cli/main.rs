@@ -9,6 +9,7 @@
 
 mod check;
 mod hostile;
+mod http;
 mod ls;
 mod publish;
 mod rotate;
