@@ -51,6 +51,8 @@ pub enum Error {
     PathLen,
     /// Two CAs of a chain would have the same subject.
     SameSubject,
+    /// The CA that shall be cross-signed is not self-signed.
+    NotARoot,
     /// A subject that cannot be written again as it stands.
     Subject,
     /// The cryptography has refused.
@@ -93,6 +95,7 @@ impl fmt::Display for Error {
             ),
             Self::PathLen => f.write_str("the issuer's pathLen leaves no room for this CA"),
             Self::SameSubject => f.write_str("a CA above has the same subject; each needs one of its own"),
+            Self::NotARoot => f.write_str("only a self-signed CA can be cross-signed"),
             Self::Subject => f.write_str("the subject has a form that cannot be written again as it stands"),
             Self::Crypto(reason) => write!(f, "cryptography: {reason}"),
         }

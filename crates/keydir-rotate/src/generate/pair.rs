@@ -4,8 +4,9 @@ use keydir::Secret;
 use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PKCS_RSA_SHA256, SignatureAlgorithm};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::pem::{self, Block};
 use super::random::random;
-use super::{Error, KeyAlgorithm, pem};
+use super::{Error, KeyAlgorithm};
 
 /// What stands before the 32 secret bytes of an Ed25519 key in PKCS#8 (RFC 8410, section 7). Both backends would write
 /// version 2, with the public key inside, which OpenSSL 3.0 cannot read.
@@ -70,10 +71,10 @@ impl PrivateKey {
     pub(crate) fn load(pem: &Secret) -> Result<Self, Error> {
         let mut keys = pem::decode(pem.expose())?;
         // What `openssl ecparam -genkey` writes before the key; the key repeats it.
-        if keys.len() > 1 && keys.first().is_some_and(|(label, _)| *label == "EC PARAMETERS") {
+        if keys.len() > 1 && keys.first().is_some_and(|block| block.label == "EC PARAMETERS") {
             keys.remove(0);
         }
-        let [(label, der)] = keys.as_slice() else {
+        let [Block { label, der }] = keys.as_slice() else {
             return Err(Error::Pem("it does not hold exactly one private key"));
         };
         if !["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"].contains(label) {

@@ -27,8 +27,14 @@ pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
     pem
 }
 
-/// The label and the DER of each block. Text outside of blocks is passed over (convention, section 5).
-pub(crate) fn decode(pem: &[u8]) -> Result<Vec<(&str, Zeroizing<Vec<u8>>)>, Error> {
+/// What stands between the two lines of a label, decoded.
+pub(crate) struct Block<'a> {
+    pub(crate) label: &'a str,
+    pub(crate) der: Zeroizing<Vec<u8>>,
+}
+
+/// Each block. Text outside of blocks is passed over (convention, section 5).
+pub(crate) fn decode(pem: &[u8]) -> Result<Vec<Block<'_>>, Error> {
     let pem = std::str::from_utf8(pem).map_err(|_| Error::Pem("it is no text"))?;
     let mut blocks = Vec::new();
     let mut open: Option<(&str, Zeroizing<String>)> = None;
@@ -44,7 +50,7 @@ pub(crate) fn decode(pem: &[u8]) -> Result<Vec<(&str, Zeroizing<Vec<u8>>)>, Erro
             let mut der = Zeroizing::new(vec![0; body.len() / 4 * 3 + 3]);
             let length = STANDARD.decode_slice(body.as_bytes(), &mut der);
             der.truncate(length.map_err(|_| Error::Pem("a block is not base64"))?);
-            blocks.push((label, der));
+            blocks.push(Block { label, der });
         } else if line.starts_with("-----BEGIN") || line.starts_with("-----END") {
             return Err(Error::Pem(
                 "a line looks like the begin or the end of a block and is none",
@@ -75,7 +81,7 @@ mod tests {
             let text: String = blocks.iter().map(|der| format!("text\n{}", *encode("A KEY", der))).collect();
             for text in [text.clone(), text.replace('\n', "\r\n")] {
                 let read = decode(text.as_bytes()).unwrap();
-                let read: Vec<_> = read.iter().map(|(label, der)| (*label, der.to_vec())).collect();
+                let read: Vec<_> = read.iter().map(|block| (block.label, block.der.to_vec())).collect();
                 let written: Vec<_> = blocks.iter().map(|der| ("A KEY", der.clone())).collect();
                 prop_assert_eq!(read, written);
             }

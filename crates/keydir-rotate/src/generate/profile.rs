@@ -33,7 +33,7 @@ pub struct CaProfile {
     #[serde(deserialize_with = "life")]
     pub life: Duration,
     /// How many CAs a chain below it may have; none by default: as many as one likes. A CA with 0 issues leaves only,
-    /// and can cross-sign nobody.
+    /// and cross-signs nobody; to cross-sign another it needs 1 more than that one has.
     #[serde(default)]
     pub path_len: Option<u8>,
     /// The kind of its key.

@@ -72,8 +72,8 @@ impl Ca {
     /// leaves send along) and `key`.
     ///
     /// # Errors
-    /// If it is no CA, lacks the subjectKeyIdentifier, or the key is another's; if a further certificate neither vouches
-    /// for one before it nor has the key of one; and [`Error::Pem`], [`Error::Certificate`], [`Error::Key`].
+    /// If it is no CA, lacks the subjectKeyIdentifier, or the key is another's; if a further certificate neither
+    /// vouches for one before it nor has the key of one; and [`Error::Pem`], [`Error::Certificate`], [`Error::Key`].
     pub fn load(crt: &[u8], key: &Secret) -> Result<Self, Error> {
         let all = Certificate::all_from_pem(crt)?;
         let (certificate, rest) = all.split_first().ok_or(Error::Certificate("there is none"))?;
@@ -167,8 +167,8 @@ pub(super) fn params(
     Ok(params)
 }
 
-/// What all certificates have in common. The defaults of rcgen lack the authorityKeyIdentifier, and give two certificates
-/// for one key the same serial number.
+/// What all certificates have in common. The defaults of rcgen lack the authorityKeyIdentifier, and give two
+/// certificates for one key the same serial number.
 pub(super) fn base(subject: DistinguishedName, dates: Dates) -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = subject;

@@ -45,10 +45,10 @@ impl Certificate {
     /// If the part holds none, or anything else, or one that cannot be read.
     pub fn all_from_pem(pem: &[u8]) -> Result<Vec<Self>, Error> {
         let blocks = pem::decode(pem)?;
-        if blocks.is_empty() || blocks.iter().any(|(label, _)| *label != "CERTIFICATE") {
+        if blocks.is_empty() || blocks.iter().any(|block| block.label != "CERTIFICATE") {
             return Err(Error::Pem("it does not hold certificates and nothing else"));
         }
-        blocks.iter().map(|(_, der)| Self::read(der)).collect()
+        blocks.iter().map(|block| Self::read(&block.der)).collect()
     }
 
     pub(crate) fn read(der: &[u8]) -> Result<Self, Error> {

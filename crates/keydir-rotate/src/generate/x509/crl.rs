@@ -23,8 +23,8 @@ impl Ca {
     /// The part `crl` beside this CA's certificate, PEM: a full list of what it has revoked. An empty one is no less
     /// needed: where CRLs are checked, leaves of a CA without one are refused.
     ///
-    /// `number` has to grow from list to list. A new list has to be out before `next_update`; while leaves are valid that
-    /// it may revoke, the key of this CA is needed.
+    /// `number` has to grow from list to list. A new list has to be out before `next_update`; while leaves are valid
+    /// that it may revoke, the key of this CA is needed.
     ///
     /// # Errors
     /// If `next_update` does not lie after `this_update`, or this CA may not sign CRLs.

@@ -1,6 +1,8 @@
 //! Cross-certificates, and how far below a CA others may stand.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
+
+use rcgen::KeyIdMethod;
 
 use super::ca::params;
 use super::dates::Dates;
@@ -8,15 +10,17 @@ use super::{Ca, subject};
 use crate::generate::Error;
 
 impl Ca {
-    /// Vouches for `other` too: its leaves from now on send a cross-certificate along (subject and key of `other`, issued
-    /// by this CA), so that whoever trusts this CA alone accepts them. [`crt`](Ca::crt) of `other` holds it.
+    /// Vouches for `other`, a root: its leaves from now on, and CAs that it issues, send a cross-certificate along
+    /// (subject and key of `other`, issued by this CA), so that whoever trusts this CA alone accepts them.
+    /// [`crt`](Ca::crt) of `other` holds it.
     ///
-    /// It has a price: as long as this CA is trusted, taking `other` out of trust does not shut its leaves out. Rotation
-    /// needs no cross-certificate where every consumer is asked before a CA is used.
+    /// It has a price: as long as this CA is trusted, taking `other` out of trust does not shut its leaves out.
+    /// Rotation needs no cross-certificate where every consumer is asked before a CA is used.
     ///
     /// # Errors
-    /// [`Error::PathLen`] if this CA's pathLen leaves no room: OpenSSL, Go and GnuTLS would refuse the chain, webpki would
-    /// not. [`Error::SameSubject`]; by the dates of either as for [`issue`](Ca::issue).
+    /// [`Error::PathLen`] if this CA's pathLen leaves no room: OpenSSL, Go and GnuTLS would refuse the chain, webpki
+    /// would not. [`Error::NotARoot`]: of two certificates of an issuing CA, OpenSSL tries the first only.
+    /// [`Error::SameSubject`]; [`Error::NotYetValid`] and [`Error::Expired`] by the dates of either.
     ///
     /// ```
     /// use keydir_rotate::generate::{Ca, CaProfile};
@@ -32,19 +36,16 @@ impl Ca {
     /// ```
     pub fn cross_sign(&self, other: &mut Self, now: SystemTime) -> Result<(), Error> {
         let theirs = other.certificate();
+        if !theirs.is_self_signed() {
+            return Err(Error::NotARoot);
+        }
         if theirs.subject() == self.certificate().subject() {
             return Err(Error::SameSubject);
         }
-        let life = theirs.not_after().duration_since(now).map_err(|_| Error::Expired {
-            not_after: theirs.not_after(),
-        })?;
-        // Its own end does not matter here: whoever trusts `other` needs no cross-certificate.
-        let dates = Dates::below(self.certificate(), now, life.min(Duration::from_secs(1)))?;
-        let _ = dates;
-        let dates = Dates::own(now, life)?.within(self.certificate())?.within(theirs)?;
+        let dates = Dates::of_both(self.certificate(), theirs, now)?;
         let path_len = path_len_below(self.certificate().path_len()?, theirs.path_len()?)?;
         let mut params = params(subject::from_der(theirs.subject())?, path_len, dates)?;
-        params.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(theirs.key_id().unwrap_or_default().to_vec());
+        params.key_identifier_method = KeyIdMethod::PreSpecified(theirs.key_id().unwrap_or_default().to_vec());
         let cross = self.sign(&params, other.issuer.key())?;
         if cross.subject() != theirs.subject() {
             return Err(Error::Subject);

@@ -9,8 +9,8 @@ use crate::generate::Error;
 const BACK: Duration = Duration::from_secs(5 * 60);
 /// 9999-12-31T23:59:59Z, the last second that DER can write.
 const LAST: u64 = 253_402_300_799;
-/// Below this part of the life that was asked for, an issuer's end is not met by a shorter leaf, but by an error: leaves
-/// are renewed by the part of their life that is over, and would be ever more quickly.
+/// Below this part of the life that was asked for, an issuer's end is not met by a shorter leaf, but by an error:
+/// leaves are renewed by the part of their life that is over, and would be ever more quickly.
 const PART: u32 = 10;
 
 /// Seconds of Unix time.
@@ -36,22 +36,21 @@ impl Dates {
 
     /// Those of what `issuer` vouches for: never outside of the issuer's own.
     pub(crate) fn below(issuer: &Certificate, now: SystemTime, life: Duration) -> Result<Self, Error> {
-        if now < issuer.not_before() {
-            let not_before = issuer.not_before();
-            return Err(Error::NotYetValid { not_before });
-        }
-        let not_after = issuer.not_after();
-        let left = not_after
-            .duration_since(now)
-            .map_err(|_| Error::Expired { not_after })?;
-        if left < life / PART {
+        if left(issuer, now)? < life / PART {
+            let not_after = issuer.not_after();
             return Err(Error::EndsTooSoon { not_after, life });
         }
         Self::own(now, life)?.within(issuer)
     }
 
+    /// As long as both are valid.
+    pub(crate) fn of_both(one: &Certificate, other: &Certificate, now: SystemTime) -> Result<Self, Error> {
+        let life = left(one, now)?.min(left(other, now)?);
+        Self::own(now, life)?.within(one)?.within(other)
+    }
+
     /// These, cut to those of another certificate.
-    pub(crate) fn within(self, other: &Certificate) -> Result<Self, Error> {
+    fn within(self, other: &Certificate) -> Result<Self, Error> {
         // What the other says may lie before 1970.
         let other_begin = other.not_before().max(UNIX_EPOCH);
         Ok(Self {
@@ -65,6 +64,15 @@ impl Dates {
         params.not_before = epoch + Duration::from_secs(self.not_before);
         params.not_after = epoch + Duration::from_secs(self.not_after);
     }
+}
+
+/// How long it is still valid.
+fn left(certificate: &Certificate, now: SystemTime) -> Result<Duration, Error> {
+    let (not_before, not_after) = (certificate.not_before(), certificate.not_after());
+    if now < not_before {
+        return Err(Error::NotYetValid { not_before });
+    }
+    not_after.duration_since(now).map_err(|_| Error::Expired { not_after })
 }
 
 /// A moment as seconds that DER can write.

@@ -25,12 +25,13 @@ pub struct Issued {
 }
 
 impl Ca {
-    /// A new key, and a leaf for it: digitalSignature, serverAuth and clientAuth as the profile says, no CA. It is valid
-    /// from five minutes before `now` for the life of the profile, but never outside of the issuer's own validity.
+    /// A new key, and a leaf for it: digitalSignature, serverAuth and clientAuth as the profile says, no CA. It is
+    /// valid from five minutes before `now` for the life of the profile, but never outside of the issuer's own
+    /// validity.
     ///
     /// # Errors
-    /// [`Error::Impossible`] if the profile is; [`Error::NotYetValid`], [`Error::Expired`] and [`Error::EndsTooSoon`] by
-    /// the dates of this CA.
+    /// [`Error::Impossible`] if the profile is; [`Error::NotYetValid`], [`Error::Expired`] and [`Error::EndsTooSoon`]
+    /// by the dates of this CA.
     pub fn issue(&self, profile: &LeafProfile, now: SystemTime) -> Result<Issued, Error> {
         profile.check()?;
         let dates = Dates::below(self.certificate(), now, profile.life)?;

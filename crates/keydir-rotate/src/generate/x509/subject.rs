@@ -21,8 +21,8 @@ pub(crate) fn common_name(name: &str) -> DistinguishedName {
     subject
 }
 
-/// As rcgen writes it again. What it cannot write as it stands (an attribute that is there twice, rare kinds of strings)
-/// is found by comparing what was issued.
+/// As rcgen writes it again. What it cannot write as it stands (an attribute that is there twice, rare kinds of
+/// strings) is found by comparing what was issued.
 pub(crate) fn from_der(name: &[u8]) -> Result<DistinguishedName, Error> {
     let (_, name) = X509Name::from_der(name).map_err(|_| Error::Subject)?;
     let mut subject = DistinguishedName::new();
