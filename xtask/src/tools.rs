@@ -17,6 +17,7 @@ const TOOLS: &[Tool] = &[
     tool("git", "--version", "git"),
     tool("tar", "--version", "tar"),
     tool("openssl", "version", "openssl"),
+    tool("certtool", "--version", "gnutls-bin"),
     tool("curl", "--version", "curl"),
     tool("python3", "--version", "python3"),
     tool("node", "--version", "nodejs"),
