@@ -77,7 +77,7 @@ pub enum Reason {
     /// This directory cannot be read.
     Unreadable(PathBuf),
     /// What has to happen in this directory first.
-    Elsewhere(PathBuf, Box<Reason>),
+    Elsewhere(PathBuf, Box<Self>),
 }
 
 /// What is waited for.

@@ -104,8 +104,8 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Raw {
     path: Spanned<PathBuf>,
-    make: Make,
-    ca: Option<PathBuf>,
+    make: Spanned<Make>,
+    ca: Option<Spanned<PathBuf>>,
     rotate_every: Option<Spanned<Length>>,
     propagation: Option<Spanned<Length>>,
     overlap: Option<Length>,
@@ -177,8 +177,10 @@ impl Settings {
         let mut settings = Self {
             directories: Vec::new(),
         };
+        let mut places = Vec::new();
         for raw in raw.directory {
             let path = raw.get_ref().path.clone();
+            places.push(raw.get_ref().make.span());
             let directory = Directory::check(raw).map_err(|(span, reason)| wrong(Some(span), reason))?;
             if settings.directories.iter().any(|other| other.path == directory.path) {
                 let reason = "the directory is there twice".to_owned();
@@ -186,9 +188,55 @@ impl Settings {
             }
             settings.directories.push(directory);
         }
-        match settings.directories.is_empty() {
-            true => Err(wrong(None, "it has no [[directory]]".to_owned())),
-            false => Ok(settings),
+        if settings.directories.is_empty() {
+            return Err(wrong(None, "it has no [[directory]]".to_owned()));
+        }
+        for (directory, place) in settings.directories.iter().zip(places) {
+            let checked = settings.check_lives(directory);
+            checked.map_err(|reason| wrong(Some(place), reason))?;
+        }
+        Ok(settings)
+    }
+
+    /// Certificates have to live longer than it takes to replace them.
+    fn check_lives(&self, directory: &Directory) -> Result<(), String> {
+        let (life, needed, because) = match &directory.make {
+            Make::Leaf(profile) => {
+                let ca = directory.ca.as_deref().and_then(|ca| self.of(ca));
+                if !ca.is_some_and(|ca| matches!(ca.make, Make::Ca(_))) {
+                    let ca = directory.ca.clone().unwrap_or_default();
+                    return Err(format!("the policy makes no CA in {}", ca.display()));
+                }
+                let because = "its last third has to be longer than propagation and skew";
+                let policy = &directory.policy;
+                (profile.life.as_secs(), policy.propagation + policy.skew, because)
+            }
+            Make::Ca(profile) => {
+                let below = || {
+                    self.directories
+                        .iter()
+                        .filter(|other| other.ca.as_ref() == Some(&directory.path))
+                };
+                let longest = below().filter_map(|other| match &other.make {
+                    Make::Leaf(leaf) => Some(leaf.life.as_secs()),
+                    _ => None,
+                });
+                let spread = below().map(|other| other.policy.propagation).max().unwrap_or_default();
+                let policy = &directory.policy;
+                let needed = longest.max().unwrap_or_default() + policy.propagation + 2 * spread + policy.skew;
+                let because = "its last third has to be longer than a leaf's life, propagation to all, and skew";
+                (profile.life.as_secs(), needed, because)
+            }
+            _ => return Ok(()),
+        };
+        // It is renewed at two thirds of its life, or some earlier.
+        match life / 3 > needed {
+            true => Ok(()),
+            false => Err(format!(
+                "a life of {} is too short: {because} ({})",
+                Length(life),
+                Length(needed)
+            )),
         }
     }
 
@@ -259,14 +307,15 @@ impl Directory {
         if !raw.path.get_ref().is_absolute() {
             return Err((raw.path.span(), "path must be absolute".to_owned()));
         }
-        raw.make.check().map_err(|reason| (whole.clone(), reason))?;
-        match (&raw.make, &raw.ca) {
+        let make = raw.make.get_ref();
+        make.check().map_err(|reason| (raw.make.span(), reason))?;
+        match (make, &raw.ca) {
             (Make::Leaf(_) | Make::Anchors, None) => {
                 let reason = "ca is missing: the directory of the CA that issues".to_owned();
-                return Err((whole, reason));
+                return Err((raw.make.span(), reason));
             }
             (Make::Leaf(_) | Make::Anchors, Some(_)) | (_, None) => {}
-            (_, Some(_)) => return Err((whole, "ca is for leaves and anchors".to_owned())),
+            (_, Some(ca)) => return Err((ca.span(), "ca is for leaves and anchors".to_owned())),
         }
         Ok(Self {
             policy: Policy {
@@ -280,11 +329,46 @@ impl Directory {
                 migrates: raw.migrate.is_some(),
             },
             path: raw.path.into_inner(),
-            make: raw.make,
-            ca: raw.ca,
+            make: raw.make.into_inner(),
+            ca: raw.ca.map(Spanned::into_inner),
             consumers: raw.consumer,
             group_readable: raw.group_readable,
             migrate: raw.migrate.map(Spanned::into_inner),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESH: &str = "\
+[[directory]]
+path = '/ca'
+make = { ca = { name = 'mesh', life = '90 days' } }
+[[directory]]
+path = '/trust'
+ca = '/ca'
+make = 'anchors'
+[[directory]]
+path = '/api'
+ca = '/ca'
+make = { leaf = { dns = ['api.mesh'], usage = ['server'], life = '1 day' } }
+";
+
+    #[test]
+    fn certificates_have_to_live_long_enough_to_be_replaced() {
+        assert_eq!(Settings::parse(MESH, "p").unwrap().directories.len(), 3);
+        for (from, to, line, said) in [
+            ("life = '90 days'", "life = '3 days'", 3, "a life of 3days is too short"),
+            ("life = '1 day'", "life = '9 min'", 10, "a life of 9m is too short"),
+            ("life = '1 day'", "life = '40 days'", 3, "longer than a leaf's life"),
+            ("path = '/ca'", "path = '/other'", 10, "the policy makes no CA in /ca"),
+            ("make = 'anchors'", "make = 'token'", 6, "ca is for leaves and anchors"),
+        ] {
+            let error = Settings::parse(&MESH.replace(from, to), "p").unwrap_err();
+            assert_eq!(error.line(), Some(line), "{error}");
+            assert!(error.to_string().contains(said), "{error}");
+        }
     }
 }

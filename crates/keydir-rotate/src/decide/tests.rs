@@ -1,3 +1,5 @@
+//! Directories, clocks and consumers in every situation that a decision knows.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use keydir::Files;
