@@ -361,9 +361,9 @@ make = { leaf = { dns = ['api.mesh'], usage = ['server'], life = '1 day' } }
         assert_eq!(Settings::parse(MESH, "p").unwrap().directories.len(), 3);
         for (from, to, line, said) in [
             ("life = '90 days'", "life = '3 days'", 3, "a life of 3days is too short"),
-            ("life = '1 day'", "life = '9 min'", 10, "a life of 9m is too short"),
+            ("life = '1 day'", "life = '9 min'", 11, "a life of 9m is too short"),
             ("life = '1 day'", "life = '40 days'", 3, "longer than a leaf's life"),
-            ("path = '/ca'", "path = '/other'", 10, "the policy makes no CA in /ca"),
+            ("path = '/ca'", "path = '/other'", 11, "the policy makes no CA in /ca"),
             ("make = 'anchors'", "make = 'token'", 6, "ca is for leaves and anchors"),
         ] {
             let error = Settings::parse(&MESH.replace(from, to), "p").unwrap_err();
