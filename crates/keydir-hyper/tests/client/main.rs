@@ -1,4 +1,4 @@
-//! The client's pool against a server that is none of ours, and the naive way beside it.
+//! The client's pool against a server that is none of ours.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,7 +16,6 @@ mod origins;
 mod pki;
 mod pool;
 mod retry;
-mod rotation;
 mod server;
 mod support;
 mod swap;

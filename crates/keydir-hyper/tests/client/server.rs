@@ -41,8 +41,6 @@ pub(crate) struct Seen {
     pub(crate) handshakes: AtomicUsize,
     pub(crate) open: AtomicUsize,
     pub(crate) by_identity: Mutex<BTreeMap<String, usize>>,
-    /// Requests that say (`x-floor`) that all before a revision were removed when they began, on one that was.
-    pub(crate) violations: AtomicUsize,
     /// The bytes of requests' bodies.
     pub(crate) taken: AtomicUsize,
 }
@@ -99,11 +97,6 @@ impl Drop for Server {
         self.accepting.abort();
         self.close_connections();
     }
-}
-
-/// `r17` is 17.
-pub(crate) fn number(revision: &str) -> u64 {
-    revision.trim_start_matches('r').parse().unwrap()
 }
 
 impl Server {
@@ -301,12 +294,6 @@ async fn answer(
     shared: Arc<Shared>,
 ) -> Result<Response<Payload>, &'static str> {
     let seen = &shared.seen;
-    if let Some(floor) = request.headers().get("x-floor") {
-        let floor: u64 = floor.to_str().unwrap().parse().unwrap();
-        if number(&revision) < floor {
-            seen.violations.fetch_add(1, Ordering::SeqCst);
-        }
-    }
     seen.requests.fetch_add(1, Ordering::SeqCst);
     *seen.by_identity.lock().unwrap().entry(revision.clone()).or_default() += 1;
     let path = request.uri().path().to_owned();
