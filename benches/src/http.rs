@@ -1,7 +1,9 @@
 //! P8: requests through keydir's client and layers, beside plain hyper-util and tower. What is counted is in one thread,
-//! over pipes in memory, so that there is nothing else; what is timed goes over TCP.
+//! over pipes in memory, so that there is nothing else; what is timed goes over TCP. And what wrong passwords cost
+//! everybody else.
 
 mod layers;
+mod passwords;
 mod requests;
 
 use tokio::runtime::Runtime;
@@ -13,6 +15,7 @@ pub(crate) fn bench(work: Work) {
     let mut table = Table::new();
     requests::bench(work, &mut table);
     layers::bench(work, &mut table);
+    passwords::bench(work, &mut table);
     table.print();
 }
 

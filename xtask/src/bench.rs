@@ -15,7 +15,7 @@ usage: cargo xtask bench [<name>] [--quick]
   poll       P6: system calls of a poll that finds nothing new (needs strace)
   idle       P7: 1,000 directories in which nothing happens (needs strace; 13 minutes)
   handshake  P2, P3: TLS handshakes, beside a static rustls config (needs valgrind)
-  http       P8: requests through our client and layers, beside plain hyper-util and tower (needs valgrind)
+  http       P8: requests through our client and layers, beside plain hyper-util and tower; passwords (needs valgrind)
 
 Without a name, all of them. --quick does a tenth of the work, to see that they run.
 ";
