@@ -27,7 +27,7 @@ pub use authorization::{
 #[cfg(feature = "client")]
 pub use client::{
     Builder, Client, ConnectError, Generation, HttpsConnector, HttpsStream, Oneshot, ResponseFuture, Retry, Swap,
-    Transport,
+    SwapBuilder, Transport,
 };
 pub use endpoint::ReportService;
 pub use login::{Login, LoginView, PresentedLogin};

@@ -127,7 +127,11 @@ where
         let pause = match &mut self.turn {
             Some(turn) => turn.take(shared, current, now),
             None => {
-                let old = shared.options.max_age.and_then(|age| current.begun.checked_add(age));
+                let old = shared
+                    .options
+                    .times
+                    .max_age
+                    .and_then(|age| current.begun.checked_add(age));
                 old.map_or(LOOK, |old| old.saturating_duration_since(now))
             }
         };
@@ -164,9 +168,14 @@ where
         let primary = shared.connector.identity().and_then(|identity| identity.primary().ok());
         let (why, wait) = if primary.is_some_and(|primary| !current.presents(&primary)) {
             // Many clients share a directory; their handshakes should not fall together.
-            let wait = shared.options.promotion_window.mul_f64(random());
+            let wait = shared.options.times.promotion_window.mul_f64(random());
             ("there is a new identity", wait)
-        } else if shared.options.max_age.is_some_and(|age| current.begun.elapsed() >= age) {
+        } else if shared
+            .options
+            .times
+            .max_age
+            .is_some_and(|age| current.begun.elapsed() >= age)
+        {
             ("they are old", Duration::ZERO)
         } else {
             return None;

@@ -16,7 +16,7 @@ pub use generation::Generation;
 pub use oneshot::Oneshot;
 pub use request::{ResponseFuture, Retry};
 pub use stream::HttpsStream;
-pub use swap::Swap;
+pub use swap::{Swap, SwapBuilder};
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -33,16 +33,13 @@ use keydir_rustls::{BuildError, ClientBuilder, Connector};
 use tower_service::Service;
 
 use self::pools::{Maker, Pools};
-use self::shared::Options;
+use self::shared::{Options, Times};
 use crate::BoxError;
 use crate::replay::Replay;
 
 /// An idle connection is kept so long, where the pool's builder is not given.
 const IDLE: Duration = Duration::from_secs(90);
 const HTTP2: &[&[u8]] = &[b"h2"];
-/// As long as a promotion window may be, and as short as a maximum age.
-const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
-const SHORTEST_AGE: Duration = Duration::from_secs(1);
 
 /// An HTTPS client over hyper-util's, whose pooled connections follow the directories: a request never goes out on a
 /// connection that rests on an identity or a CA that was revoked before the request was made.
@@ -85,8 +82,7 @@ pub struct Builder {
     alpn: &'static [&'static [u8]],
     plain: bool,
     retry: Retry,
-    promotion_window: Option<Duration>,
-    max_age: Option<Duration>,
+    times: Times,
     grace: Option<Duration>,
 }
 
@@ -103,8 +99,7 @@ impl Client<()> {
             alpn: &[b"h2", b"http/1.1"],
             plain: false,
             retry: Retry::Idempotent,
-            promotion_window: None,
-            max_age: None,
+            times: Times::default(),
             grace: None,
         }
     }
@@ -147,7 +142,7 @@ impl Builder {
     /// picks a moment in it, so that many clients do not connect at once. 10 s without this, a day at most. A revocation
     /// does not wait.
     pub fn promotion_window(mut self, window: Duration) -> Self {
-        self.promotion_window = Some(window.min(LONGEST_WINDOW));
+        self.times.set_promotion_window(window);
         self
     }
 
@@ -155,7 +150,7 @@ impl Builder {
     /// pool is replaced as for a new identity, and so stays for as long as no server can be connected to. Without this
     /// there is no limit.
     pub fn max_age(mut self, age: Duration) -> Self {
-        self.max_age = Some(age.max(SHORTEST_AGE));
+        self.times.set_max_age(age);
         self
     }
 
@@ -200,14 +195,10 @@ impl Builder {
         if let Some(grace) = self.grace {
             connector = connector.with_grace(grace);
         }
-        let mut options = Options {
-            max_age: self.max_age,
+        let options = Options {
+            times: self.times,
             ahead: pools::ahead(),
-            ..Options::default()
         };
-        if let Some(window) = self.promotion_window {
-            options.promotion_window = window;
-        }
         let maker = Maker::new(self.pool, http, self.plain, alpn == HTTP2);
         let Ok(swap) = Swap::with_options(&connector, options, move |generation| Ok(maker.pools(generation)));
         Ok(Client {

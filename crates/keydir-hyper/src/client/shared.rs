@@ -16,6 +16,9 @@ use crate::BoxError;
 
 /// A new identity is taken up within this time, where nothing else is said.
 const PROMOTION_WINDOW: Duration = Duration::from_secs(10);
+/// As long as a promotion window may be, and as short as a maximum age.
+const LONGEST_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+const SHORTEST_AGE: Duration = Duration::from_secs(1);
 
 /// Gets a service ready to take another's place.
 pub(super) type Ahead<S> =
@@ -34,16 +37,40 @@ pub(super) struct Shared<S, E> {
 type Make<S, E> = Box<dyn Fn(&Generation) -> Result<S, E> + Send + Sync>;
 
 pub(super) struct Options<S> {
+    pub(super) times: Times,
+    pub(super) ahead: Ahead<S>,
+}
+
+/// When a generation is replaced though nothing was revoked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
     pub(super) promotion_window: Duration,
     pub(super) max_age: Option<Duration>,
-    pub(super) ahead: Ahead<S>,
+}
+
+impl Times {
+    pub(super) fn set_promotion_window(&mut self, window: Duration) {
+        self.promotion_window = window.min(LONGEST_WINDOW);
+    }
+
+    pub(super) fn set_max_age(&mut self, age: Duration) {
+        self.max_age = Some(age.max(SHORTEST_AGE));
+    }
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            promotion_window: PROMOTION_WINDOW,
+            max_age: None,
+        }
+    }
 }
 
 impl<S> Default for Options<S> {
     fn default() -> Self {
         Self {
-            promotion_window: PROMOTION_WINDOW,
-            max_age: None,
+            times: Times::default(),
             ahead: Box::new(|_, _| Box::pin(async { Ok(()) })),
         }
     }

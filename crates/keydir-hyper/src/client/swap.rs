@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use keydir_rustls::Connector;
 use tower_service::Service;
@@ -12,7 +13,7 @@ use tower_service::Service;
 use super::driver;
 use super::generation::Generation;
 use super::oneshot::Oneshot;
-use super::shared::{Options, Shared};
+use super::shared::{Options, Shared, Times};
 use crate::BoxError;
 
 /// A client of any kind (a tonic channel, a `reqwest::Client`), made anew whenever what its connections rest on was
@@ -39,6 +40,73 @@ use crate::BoxError;
 /// ```
 pub struct Swap<S, E = Infallible> {
     shared: Arc<Shared<S, E>>,
+}
+
+/// How a [`Swap`] is to be made; by [`Swap::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing happens until it is built"]
+pub struct SwapBuilder {
+    connector: Connector,
+    times: Times,
+}
+
+impl Swap<()> {
+    /// Begins one over this connector.
+    ///
+    /// ```no_run
+    /// # async fn run(connector: keydir_rustls::Connector) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use keydir_hyper::Swap;
+    ///
+    /// let swap = Swap::builder(&connector)
+    ///     .max_age(Duration::from_secs(3600))
+    ///     .build(|generation| Ok::<_, std::io::Error>(generation.config()))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn builder(connector: &Connector) -> SwapBuilder {
+        SwapBuilder {
+            connector: connector.clone(),
+            times: Times::default(),
+        }
+    }
+}
+
+impl SwapBuilder {
+    /// The time within which a client with a new identity takes the place of the one before, at a moment that each swap
+    /// picks for itself. 10 s without this, a day at most. A revocation does not wait.
+    pub fn promotion_window(mut self, window: Duration) -> Self {
+        self.times.set_promotion_window(window);
+        self
+    }
+
+    /// No client is given out for longer than this (at least a second), though nothing was revoked. Without this there is
+    /// no limit.
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.times.set_max_age(age);
+        self
+    }
+
+    /// As [`Swap::new`].
+    ///
+    /// Must be called from within a tokio runtime with time enabled.
+    ///
+    /// # Errors
+    /// What `make` fails with.
+    pub fn build<S, E>(
+        self,
+        make: impl Fn(&Generation) -> Result<S, E> + Send + Sync + 'static,
+    ) -> Result<Swap<S, E>, E>
+    where
+        S: Clone + Send + Sync + 'static,
+        E: Error + Send + Sync + 'static,
+    {
+        let options = Options {
+            times: self.times,
+            ..Options::default()
+        };
+        Swap::with_options(&self.connector, options, make)
+    }
 }
 
 impl<S, E> Swap<S, E>

@@ -66,6 +66,16 @@ async fn another_is_made_once_for_each_revocation() {
 }
 
 #[tokio::test]
+async fn none_is_given_out_for_longer_than_its_age() {
+    let (_dir, connector) = connector();
+    let made = AtomicUsize::new(0);
+    let swap = Swap::builder(&connector).max_age(Duration::ZERO);
+    let swap = swap.build(move |_| Ok::<_, io::Error>(made.fetch_add(1, Ordering::SeqCst)));
+    let swap = swap.unwrap();
+    until("nothing was revoked", || swap.current().unwrap() >= 2).await;
+}
+
+#[tokio::test]
 async fn nobody_need_ask() {
     let (dir, connector) = connector();
     let made = Arc::new(AtomicUsize::new(0));
