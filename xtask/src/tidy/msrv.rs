@@ -8,18 +8,55 @@ use std::process::Command;
 use crate::metadata::{Metadata, Node, Package};
 use crate::{Outcome, run};
 
+/// A feature that is off by default and named like the dependency for which it needs a later version, as its
+/// documentation says.
+struct Later {
+    member: &'static str,
+    feature: &'static str,
+    version: &'static str,
+}
+
+/// sqlx: an older one would be another `PgPool` than the one that its users have.
+const LATER: [Later; 1] = [Later {
+    member: "keydir-postgres",
+    feature: "sqlx",
+    version: "1.94",
+}];
+
 pub(super) fn check(metadata: &Metadata) -> Outcome<Vec<String>> {
-    let own = version(minimum(metadata)?)?;
     let packages: BTreeMap<&str, &Package> = metadata
         .packages
         .iter()
         .map(|package| (package.id.as_str(), package))
         .collect();
+    let name = |id| packages.get(id).map(|package| package.name.as_str());
+    let excepted = |from, to| LATER.iter().find(|later| is_edge(later, name(from), name(to)));
+    let published = metadata.publishable().map(|package| package.id.as_str()).collect();
+    let mut findings = later_than(
+        minimum(metadata)?,
+        reachable(metadata, published, |from, to| excepted(from, to).is_none()),
+        &packages,
+    )?;
+    for later in &LATER {
+        let named = metadata.packages.iter().filter(|package| package.name == later.feature);
+        let named = named.map(|package| package.id.as_str()).collect();
+        findings.extend(later_than(
+            later.version,
+            reachable(metadata, named, |_, _| true),
+            &packages,
+        )?);
+    }
+    Ok(findings)
+}
+
+fn is_edge(later: &Later, from: Option<&str>, to: Option<&str>) -> bool {
+    (from, to) == (Some(later.member), Some(later.feature))
+}
+
+fn later_than(own: &str, ids: BTreeSet<&str>, packages: &BTreeMap<&str, &Package>) -> Outcome<Vec<String>> {
+    let own = version(own)?;
     let mut findings = Vec::new();
-    for id in reachable(metadata) {
-        let Some(package) = packages.get(id) else {
-            continue;
-        };
+    for package in ids.into_iter().filter_map(|id| packages.get(id)) {
         if let Some(needed) = package.rust_version.as_deref()
             && version(needed)? > own
         {
@@ -53,7 +90,8 @@ pub(super) fn compile(metadata: &Metadata) -> Outcome {
             toolchain,
             "cargo",
             "check",
-            "--all-features",
+            "--features",
+            &features(metadata),
             "--target-dir",
             "target/msrv",
         ])
@@ -64,6 +102,19 @@ pub(super) fn compile(metadata: &Metadata) -> Outcome {
             .env_remove("RUSTC")
             .env_remove("RUSTUP_TOOLCHAIN"),
     )
+}
+
+/// All features of the published crates but those that need a later version.
+fn features(metadata: &Metadata) -> String {
+    let of = |package: &'_ Package| {
+        let is_later = |name: &str| {
+            let mut later = LATER.iter();
+            later.any(|later| (later.member, later.feature) == (package.name.as_str(), name))
+        };
+        let names = package.features.keys().filter(|name| !is_later(name));
+        names.map(|name| format!("{}/{name}", package.name)).collect::<Vec<_>>()
+    };
+    metadata.publishable().flat_map(of).collect::<Vec<_>>().join(",")
 }
 
 /// The version of the workspace; every member takes it from there.
@@ -78,8 +129,12 @@ fn minimum(metadata: &Metadata) -> Outcome<&str> {
     }
 }
 
-/// All packages that a user of the published members compiles.
-fn reachable(metadata: &Metadata) -> BTreeSet<&str> {
+/// All packages that a user of these compiles, along the edges that count.
+fn reachable<'a>(
+    metadata: &'a Metadata,
+    mut next: Vec<&'a str>,
+    counts: impl Fn(&'a str, &'a str) -> bool,
+) -> BTreeSet<&'a str> {
     let nodes: BTreeMap<&str, &Node> = metadata
         .resolve
         .nodes
@@ -87,7 +142,6 @@ fn reachable(metadata: &Metadata) -> BTreeSet<&str> {
         .map(|node| (node.id.as_str(), node))
         .collect();
     let mut seen = BTreeSet::new();
-    let mut next: Vec<&str> = metadata.publishable().map(|package| package.id.as_str()).collect();
     while let Some(id) = next.pop() {
         if seen.insert(id) {
             let edges = nodes.get(id).map(|node| node.deps.as_slice()).unwrap_or_default();
@@ -95,7 +149,8 @@ fn reachable(metadata: &Metadata) -> BTreeSet<&str> {
             let used = edges
                 .iter()
                 .filter(|edge| edge.dep_kinds.iter().any(|kind| compiled(&kind.kind)));
-            next.extend(used.map(|edge| edge.pkg.as_str()));
+            let used = used.map(|edge| edge.pkg.as_str());
+            next.extend(used.filter(|to| counts(id, to)));
         }
     }
     seen
