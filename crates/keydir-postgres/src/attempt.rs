@@ -157,7 +157,7 @@ async fn acts_as(role: &str, client: &Client, first: &str) -> Result<bool, tokio
 }
 
 /// The revision after a slash. It is the name that has to give way.
-fn tagged(name: &str, revision: &str) -> String {
+pub(crate) fn tagged(name: &str, revision: &str) -> String {
     let room = MAX_NAME.saturating_sub(revision.len() + 1);
     let fits = |(start, c): &(usize, char)| start + c.len_utf8() <= room;
     let name: String = name.char_indices().take_while(fits).map(|(_, c)| c).collect();

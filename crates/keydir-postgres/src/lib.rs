@@ -10,10 +10,14 @@ mod last_word;
 mod lease;
 mod login;
 mod logins;
+#[cfg(feature = "sqlx")]
+mod pem;
 #[cfg(feature = "_pool")]
 mod pool;
 mod refused;
 mod retirement;
+#[cfg(feature = "sqlx")]
+mod sqlx;
 mod stream;
 mod tls;
 mod tried;
@@ -33,6 +37,8 @@ pub use pool::Leased;
 pub use pool::{Bb8Error, Bb8Manager, Sweeper};
 pub use refused::Refused;
 pub use retirement::NotSafe;
+#[cfg(feature = "sqlx")]
+pub use sqlx::{SqlxError, SqlxLogin, SqlxRotation};
 pub use stream::PgStream;
 pub use tls::{Handshake, PostgresTls, SslMode, TlsError};
 pub use view::{Credential, CredentialsView};

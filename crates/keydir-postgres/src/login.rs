@@ -153,6 +153,12 @@ impl Login {
         (session.client, lease)
     }
 
+    /// With what is known already.
+    #[cfg(feature = "sqlx")]
+    pub(crate) fn of(logins: Arc<Logins>) -> Self {
+        Self(logins)
+    }
+
     #[cfg(feature = "_pool")]
     pub(crate) fn logins(&self) -> &Arc<Logins> {
         &self.0

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use event_listener::Event;
-#[cfg(feature = "_pool")]
+#[cfg(any(feature = "_pool", feature = "sqlx"))]
 use event_listener::EventListener;
 use keydir::Key;
 use tokio::time::{sleep_until, timeout};
@@ -216,7 +216,7 @@ impl Logins {
     }
 
     /// What is to be done about a primary that nobody knows, by whoever has sessions of another that works.
-    #[cfg(feature = "_pool")]
+    #[cfg(any(feature = "_pool", feature = "sqlx"))]
     pub(crate) fn untried(&self) -> Beside {
         let usable = self.usable().unwrap_or_default();
         match usable.first() {
@@ -226,7 +226,7 @@ impl Logins {
     }
 
     /// Begins to try it, if that is still to be done.
-    #[cfg(feature = "_pool")]
+    #[cfg(any(feature = "_pool", feature = "sqlx"))]
     pub(crate) fn try_primary(self: &Arc<Self>) -> Option<impl Future<Output = Result<Session, Try>> + Send + use<>> {
         let primary = self.attempts.credentials.primary().ok()?;
         let begins = self.known().tried.begin(&primary, Instant::now());
@@ -234,7 +234,7 @@ impl Logins {
     }
 
     /// The end of the next trial.
-    #[cfg(feature = "_pool")]
+    #[cfg(any(feature = "_pool", feature = "sqlx"))]
     pub(crate) fn next_end(&self) -> EventListener {
         self.ended.listen()
     }
@@ -255,6 +255,14 @@ impl Logins {
         Ok(usable)
     }
 
+    /// What the next connection would be made with, if that has worked.
+    #[cfg(feature = "sqlx")]
+    pub(crate) fn good(&self) -> Option<Arc<Key<Credential>>> {
+        let usable = self.usable().ok()?;
+        let known = self.known();
+        usable.into_iter().find(|key| known.tried.is_good(key))
+    }
+
     fn directory(&self) -> &str {
         self.attempts.credentials.live().dir().path()
     }
@@ -272,7 +280,7 @@ impl Logins {
 }
 
 /// Whether two keys are of one login: one that has become the primary once more is another key.
-fn is_same(one: &Key<Credential>, other: &Key<Credential>) -> bool {
+pub(crate) fn is_same(one: &Key<Credential>, other: &Key<Credential>) -> bool {
     std::ptr::eq::<Credential>(&**one, &**other)
 }
 

@@ -8,6 +8,9 @@ use keydir_rustls::IdentityView;
 use keydir_rustls::rustls::crypto::CryptoProvider;
 use keydir_rustls::rustls::sign::CertifiedKey;
 
+#[cfg(feature = "sqlx")]
+use crate::pem::Pem;
+
 /// PostgreSQL cuts longer names without a word (NAMEDATALEN).
 const MAX_USER: usize = 63;
 
@@ -44,6 +47,8 @@ pub struct Credential {
     user: String,
     password: Option<Secret>,
     certificate: Option<Arc<CertifiedKey>>,
+    #[cfg(feature = "sqlx")]
+    pem: Option<Pem>,
 }
 
 impl Credential {
@@ -60,6 +65,12 @@ impl Credential {
     /// The certificate, as rustls presents it.
     pub fn certificate(&self) -> Option<&Arc<CertifiedKey>> {
         self.certificate.as_ref()
+    }
+
+    /// The certificate and its key for those who read PEM by themselves.
+    #[cfg(feature = "sqlx")]
+    pub(crate) fn pem(&self) -> Option<&Pem> {
+        self.pem.as_ref()
     }
 }
 
@@ -93,11 +104,15 @@ impl View for CredentialsView {
                 user,
                 password,
                 certificate: None,
+                #[cfg(feature = "sqlx")]
+                pem: None,
             }),
             Some(identity) => identity.map(|identity| Credential {
                 user,
                 password,
                 certificate: Some(Arc::clone(identity.certified())),
+                #[cfg(feature = "sqlx")]
+                pem: Some(Pem::of(revision)),
             }),
         })
     }

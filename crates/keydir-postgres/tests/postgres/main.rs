@@ -21,4 +21,6 @@ mod proxy;
 mod retirement;
 mod role;
 mod server;
+#[cfg(feature = "sqlx")]
+mod sqlx;
 mod tls;
