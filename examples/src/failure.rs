@@ -5,9 +5,10 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use deadpool::managed;
 use keydir::PublishError;
 use keydir_hyper::InvalidOrigin;
-use keydir_rustls::{BuildError, OpenError};
+use keydir_rustls::{BuildError, NoProvider, OpenError};
 
 /// Why a program could not go on.
 #[derive(Debug)]
@@ -30,6 +31,10 @@ pub enum Failure {
     Tls(keydir_rustls::rustls::Error),
     /// A credential cannot be bound to where requests go.
     Origin(InvalidOrigin),
+    /// There is no cryptography.
+    Cryptography(NoProvider),
+    /// A pool refuses its configuration.
+    Pool(managed::BuildError),
     /// What the demo waited for did not happen.
     Waited(String),
 }
@@ -46,6 +51,8 @@ impl fmt::Display for Failure {
             Self::Certificate(error) => write!(f, "cannot make a certificate: {error}"),
             Self::Tls(error) => write!(f, "rustls refuses the configuration: {error}"),
             Self::Origin(error) => error.fmt(f),
+            Self::Cryptography(error) => error.fmt(f),
+            Self::Pool(error) => write!(f, "there is no pool: {error}"),
             Self::Waited(what) => f.write_str(what),
         }
     }
@@ -92,6 +99,18 @@ impl From<rcgen::Error> for Failure {
 impl From<keydir_rustls::rustls::Error> for Failure {
     fn from(error: keydir_rustls::rustls::Error) -> Self {
         Self::Tls(error)
+    }
+}
+
+impl From<NoProvider> for Failure {
+    fn from(error: NoProvider) -> Self {
+        Self::Cryptography(error)
+    }
+}
+
+impl From<managed::BuildError> for Failure {
+    fn from(error: managed::BuildError) -> Self {
+        Self::Pool(error)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the example programs share: a server, a client, and the demo that rotates a whole CA between them.
+//! What the example programs share: a server, a client, the demo that rotates a whole CA between them, pools.
 //!
 //! The programs are thin: they read their arguments, open key directories, and call what is here.
 
@@ -6,6 +6,7 @@ mod authority;
 mod client;
 pub mod demo;
 mod failure;
+pub mod pool;
 mod run;
 mod server;
 mod target;
