@@ -82,8 +82,8 @@ impl KeyDir {
     /// Moves the mark.
     pub fn promote(&mut self, id: &str) {
         let files = std::mem::take(&mut self.files);
-        // A token is marked where a certificate would be.
-        let marked = ["crt", "token"].map(|part| format!("{id}.{part}"));
+        // A token or a password is marked where a certificate would be.
+        let marked = ["crt", "token", "password"].map(|part| format!("{id}.{part}"));
         self.files = files
             .into_iter()
             .map(|(name, content)| {

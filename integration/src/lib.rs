@@ -23,7 +23,7 @@ pub use clock::ManualClock;
 pub use keys::KeyDir;
 pub use pki::{Ca, Leaf};
 pub use plain::{Answer, Connection, PlainClient, Version};
-pub use program::{End, Program, example, free_port, tool};
+pub use program::{End, Program, example, free_port, keydir, tool};
 pub use services::{Api, Call, Crawl, Serve, loaded};
 pub use tree::{Entry, Tree, without_read_override};
 pub use written::{Written, ca_file, folder_in_memory, leaf_files};

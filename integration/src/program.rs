@@ -17,14 +17,28 @@ use rustix::process::{Pid, Signal, kill_process};
 /// another test has all of inotify ([`crate::without_events`]) sees a publication no sooner.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The programs of a package, by name; `None` if they cannot be built.
+type Built = OnceLock<Option<HashMap<String, PathBuf>>>;
+
 /// A program of `examples/`. All of them are built once for each test process; if they are up to date, that is a
 /// matter of a moment.
 pub fn example(name: &str) -> Command {
-    static BUILT: OnceLock<Option<HashMap<String, PathBuf>>> = OnceLock::new();
-    let programs = BUILT.get_or_init(build).as_ref().expect("the examples cannot be built");
+    static BUILT: Built = OnceLock::new();
+    program(&BUILT, "keydir-examples", name)
+}
+
+/// The program `keydir`, built likewise.
+pub fn keydir() -> Command {
+    static BUILT: Built = OnceLock::new();
+    program(&BUILT, "keydir-cli", "keydir")
+}
+
+fn program(built: &'static Built, package: &str, name: &str) -> Command {
+    let programs = built.get_or_init(|| build(package));
+    let programs = programs.as_ref().expect("the programs cannot be built");
     let path = programs
         .get(name)
-        .unwrap_or_else(|| panic!("there is no example {name}"));
+        .unwrap_or_else(|| panic!("{package} has no program {name}"));
     let mut command = Command::new(path);
     // What the surroundings say of logging must not decide whether a test passes.
     command.env_remove("RUST_LOG");
@@ -32,9 +46,9 @@ pub fn example(name: &str) -> Command {
 }
 
 /// `None` if they cannot be built; cargo has said why.
-fn build() -> Option<HashMap<String, PathBuf>> {
+fn build(package: &str) -> Option<HashMap<String, PathBuf>> {
     let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--package", "keydir-examples", "--bins"]);
+    build.args(["build", "--package", package, "--bins"]);
     build.arg("--message-format=json-render-diagnostics");
     if !cfg!(debug_assertions) {
         build.arg("--release");

@@ -17,6 +17,7 @@ usage: cargo xtask prove <name>
   rotation  R2: nothing fails while leaves and CAs rotate under load
   sessions  R3: nobody gets in who was removed, revoked by a CRL, or has expired
   requests  R2, R3: no request fails while each kind of credential over HTTP rotates, none goes on with what was removed
+  logins    R2: nothing fails while the logins of PostgreSQL rotate under load
   soak      R6: nothing fails and memory does not grow while everything rotates at random
   mutants   R9: the tests catch what is broken in the core's logic (an hour or more)
   fuzz      the parsers, on bytes that libFuzzer finds; --seconds N for each target, 60 without it
@@ -39,6 +40,7 @@ pub(crate) fn prove(arguments: &[String]) -> Outcome {
             _ => Err(format!("`{seconds}` is no number of seconds")),
         },
         ["requests"] => requests(),
+        ["logins"] => logins(),
         [name] if COUNTED.contains(name) => counted(name),
         _ => Err(format!("that is no proof\n\n{USAGE}")),
     }
@@ -48,6 +50,16 @@ fn counted(name: &str) -> Outcome {
     let mut test = run::cargo();
     test.args(["test", "--release", "-p", "keydir-integration", "--test", name]);
     run::run(test.args(["--", "--nocapture"]).env("KEYDIR_PROVE", "1"))
+}
+
+/// One after the other, since they count what is committed in a moment.
+fn logins() -> Outcome {
+    let mut test = run::cargo();
+    test.args(["test", "--release", "-p", "keydir-integration", "--test", "pool"]);
+    run::run(
+        test.args(["--", "--nocapture", "--test-threads", "1"])
+            .env("KEYDIR_PROVE", "1"),
+    )
 }
 
 /// One after the other, so that each has the machine.
