@@ -41,7 +41,7 @@ async fn until_it_is(login: &Login, wanted: &str) {
 }
 
 /// How many logins with a refused revision the back-off allows in this time: at once, and 1, 3, 7, .. seconds later.
-fn steps(since: Instant) -> usize {
+pub(crate) fn steps(since: Instant) -> usize {
     let seconds = since.elapsed().as_secs();
     1 + (1..20).take_while(|step| (1_u64 << step) - 1 <= seconds).count()
 }

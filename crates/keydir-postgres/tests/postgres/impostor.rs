@@ -16,7 +16,7 @@ use crate::directory::{anchors, credentials, password};
 use crate::pki::{Ca, Leaf};
 use crate::server::{Database, Server};
 
-const CLEAR: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
+pub(crate) const CLEAR: &[u8] = b"R\0\0\0\x08\0\0\0\x03";
 const MD5: &[u8] = b"R\0\0\0\x0c\0\0\0\x05salt";
 
 /// SSLRequest.
@@ -25,14 +25,14 @@ const ASKS_FOR_TLS: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 /// What each connection has sent, in order.
 type Heard = Arc<Mutex<Vec<Vec<u8>>>>;
 
-struct Impostor {
+pub(crate) struct Impostor {
     address: SocketAddr,
     heard: Heard,
 }
 
 impl Impostor {
     /// Asks for this; with TLS by this certificate, or without any.
-    async fn new(asks: &'static [u8], leaf: Option<&Leaf>) -> Self {
+    pub(crate) async fn new(asks: &'static [u8], leaf: Option<&Leaf>) -> Self {
         let acceptor = leaf.map(|leaf| {
             let chain = vec![CertificateDer::from_pem_slice(leaf.crt.as_bytes()).unwrap()];
             let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();
@@ -80,7 +80,7 @@ impl Impostor {
         Self { address, heard }
     }
 
-    fn login(&self, mode: SslMode) -> Login {
+    pub(crate) fn login(&self, mode: SslMode) -> Login {
         self.login_by(SslNegotiation::Postgres, mode)
     }
 
@@ -97,9 +97,16 @@ impl Impostor {
         Login::new(config, &credentials(files).1, mode).unwrap()
     }
 
-    fn heard(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn heard(&self) -> Vec<Vec<u8>> {
         self.heard.lock().unwrap().clone()
     }
+}
+
+/// The one message of somebody who was asked for his password and does not tell it. Its length comes first.
+pub(crate) fn says_only_who_it_is(bytes: &[u8]) {
+    let length = u32::from_be_bytes(bytes[..4].try_into().unwrap());
+    assert_eq!(bytes.len(), length as usize);
+    assert!(!bytes.windows(6).any(|bytes| bytes == b"canary"));
 }
 
 async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, asks: &[u8], number: usize, heard: &Heard) {
@@ -139,9 +146,7 @@ async fn it_gets_nothing() {
                 let heard = impostor.heard();
                 assert_eq!(heard.len(), attempt, "{what}");
                 for bytes in heard {
-                    let length = u32::from_be_bytes(bytes[..4].try_into().unwrap());
-                    assert_eq!(bytes.len(), length as usize, "{what}");
-                    assert!(!bytes.windows(6).any(|bytes| bytes == b"canary"), "{what}");
+                    says_only_who_it_is(&bytes);
                 }
             }
         }

@@ -18,16 +18,25 @@ const MISSING: &str = "PostgreSQL 13 or newer is not installed: apt-get install 
 /// What takes longer does not happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Stays until its input ends, which it does with this process, however that ends. A signal to all of us is none to it.
+/// Does as it is told until its input ends, which it does with this process, however that ends. A signal to all of us is
+/// none to it.
 const KEEPER: &str = r#"
 trap '' HUP INT TERM
-"$1/postgres" -D "$2/data" -k "$2" -p "$3" 2>>"$2/log" &
-server=$!
-cat >/dev/null
-kill -INT "$server"
-wait "$server"
+start() { "$1/postgres" -D "$2/data" -k "$2" -p "$3" 2>>"$2/log" & server=$!; }
+stop() { kill -INT "$server"; wait "$server"; }
+start "$@"
+while read -r what; do
+  case $what in
+    start) start "$@" ;;
+    stop) stop ;;
+  esac
+done
+stop
 rm -rf "$2"
 "#;
+
+/// What the server says when it is there.
+const READY: &str = "ready to accept connections";
 
 /// Everything that the tests want of any server. Nothing has to survive.
 const SETTINGS: &str = "
@@ -139,7 +148,7 @@ impl Server {
             let mut log = String::new();
             let started = eventually(|| {
                 log = server.log();
-                log.contains("ready to accept connections") || log.contains("FATAL")
+                log.contains(READY) || log.contains("FATAL")
             });
             if started && !log.contains("FATAL") {
                 return server;
@@ -148,6 +157,27 @@ impl Server {
             fs::remove_file(server.folder.join("log")).unwrap();
         }
         panic!("there is no free port");
+    }
+
+    /// Ends it, and with it every session.
+    pub(crate) fn stop(&self) {
+        self.tell("stop");
+        let pid = self.folder.join("data/postmaster.pid");
+        assert!(eventually(|| !pid.exists()), "{}", self.log());
+    }
+
+    /// Starts it where it was.
+    pub(crate) fn start_again(&self) {
+        let said = || self.log().matches(READY).count();
+        let before = said();
+        self.tell("start");
+        assert!(eventually(|| said() > before), "{}", self.log());
+    }
+
+    fn tell(&self, what: &str) {
+        let (_, input) = self.keeper.as_ref().unwrap();
+        let mut input = input;
+        input.write_all(format!("{what}\n").as_bytes()).unwrap();
     }
 
     /// All that the server has said.

@@ -1,5 +1,7 @@
 //! Pools whose sessions follow the login, of both kinds.
 
+mod busy;
+mod faults;
 mod hosts;
 mod load;
 mod sessions;
