@@ -171,8 +171,9 @@ impl Logins {
     /// Whether a new connection would be made with another login than this one: the primary is another, and the server
     /// takes it.
     pub(crate) fn is_superseded(&self, key: &Key<Credential>) -> bool {
-        let primary = self.attempts.credentials.primary();
-        primary.is_ok_and(|primary| !is_same(&primary, key) && self.works(&primary))
+        let set = self.attempts.credentials.live().load();
+        set.primary()
+            .is_ok_and(|primary| !is_same(primary, key) && self.works(primary))
     }
 
     /// Resolves when that is so, and sees to it that a new primary is tried though nobody connects.

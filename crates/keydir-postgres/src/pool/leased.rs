@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use crate::lease::Lease;
 
 /// A pooled session: the client, and its [`Lease`].
-pub struct Leased<C> {
+// In a box, since a pool moves what it holds about, several times for each check-out.
+pub struct Leased<C>(Box<Pooled<C>>);
+
+struct Pooled<C> {
     client: C,
     session: Arc<Session>,
 }
@@ -48,25 +51,30 @@ impl<C> Leased<C> {
             superseded: Mutex::default(),
             usage: Mutex::new(Usage::New),
         };
-        Self {
+        Self(Box::new(Pooled {
             client,
             session: Arc::new(session),
-        }
+        }))
     }
 
     /// What it was logged in with.
     pub fn lease(&self) -> &Lease {
-        self.session.lease()
+        self.session().lease()
     }
 
     pub(super) fn session(&self) -> &Arc<Session> {
-        &self.session
+        &self.0.session
     }
 }
 
 impl Session {
     pub(super) fn lease(&self) -> &Lease {
         &self.lease
+    }
+
+    /// Whether it is to go, now or later. Asked at each check-out.
+    pub(super) fn is_to_go(&self) -> bool {
+        !self.lease.stands() || self.lease.is_superseded()
     }
 
     /// When it is to go, if it is: at once if what it rests on was revoked, in its turn if another login takes its place.
@@ -128,13 +136,13 @@ impl<C> Deref for Leased<C> {
     type Target = C;
 
     fn deref(&self) -> &C {
-        &self.client
+        &self.0.client
     }
 }
 
 impl<C> DerefMut for Leased<C> {
     fn deref_mut(&mut self) -> &mut C {
-        &mut self.client
+        &mut self.0.client
     }
 }
 

@@ -61,8 +61,11 @@ impl Turnover {
 
     /// Whether a session is not to be used again.
     pub(super) fn is_due(&self, session: &Session) -> bool {
-        let now = Instant::now();
-        session.usage() == Usage::Over || session.goes_at(self.window, now).is_some_and(|at| at <= now)
+        let goes_now = || {
+            let now = Instant::now();
+            session.goes_at(self.window, now).is_some_and(|at| at <= now)
+        };
+        session.usage() == Usage::Over || (session.is_to_go() && goes_now())
     }
 
     /// When something is to go, or is to be looked for again, next.
