@@ -111,7 +111,7 @@ impl ManageConnection for Bb8Manager {
         // Without a test at its check-out nobody will know when it is in use again.
         let tested = session.usage() == Usage::Busy;
         session.becomes(if tested { Usage::Idle } else { Usage::Unknown });
-        self.is_over(leased)
+        self.is_over(leased) || self.0.makes_way()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::{Future, pending};
 use std::ops::DerefMut;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,12 @@ use tokio::time::{sleep_until, timeout};
 use tokio_postgres::Client;
 
 use super::leased::Leased;
-use super::turnover::Turnover;
+use super::turnover::{KEPT, Turnover};
 use crate::tried::Beside;
 
-/// So long the place of one session is kept for the login that is tried; it goes on beside the pool then.
-const KEPT: Duration = Duration::from_secs(2);
+/// Who gets no session within this has one make way, when it is given back: bb8 may hand each to whoever asks next, for
+/// ever.
+const FAIR: Duration = Duration::from_millis(200);
 /// Where there was no place to try it in, after so long once more.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -93,13 +94,23 @@ fn earlier(one: Option<Instant>, other: Instant) -> Option<Instant> {
     Some(one.map_or(other, |one| one.min(other)))
 }
 
-/// Tries a new login in the place of one session, so that there are never more than the pool may have. False if there is
-/// no place.
+/// Tries a new login in the place of one session, so that there are never more than the pool may have; or somebody else
+/// has. False if there is no place.
 async fn try_in_place<P: Pool>(pool: Arc<P>, turnover: Weak<Turnover>) -> bool {
-    let Some(mut place) = pool.take().await else {
-        return false;
+    let Some(this) = turnover.upgrade() else { return false };
+    let ended = this.login.logins().next_end();
+    if this.login.logins().untried() != Beside::Try {
+        return true;
+    }
+    drop(this);
+    let taken = tokio::select! {
+        place = take(&*pool, &turnover) => Some(place),
+        () = ended => None,
     };
     let Some(this) = turnover.upgrade() else { return false };
+    this.want_place(false);
+    let Some(place) = taken else { return true };
+    let Some(mut place) = place else { return false };
     if this.login.logins().untried() != Beside::Try {
         return true;
     }
@@ -114,4 +125,13 @@ async fn try_in_place<P: Pool>(pool: Arc<P>, turnover: Weak<Turnover>) -> bool {
         place.session().becomes(usage);
     }
     true
+}
+
+async fn take<P: Pool>(pool: &P, turnover: &Weak<Turnover>) -> Option<P::Place> {
+    let mut taken = pin!(pool.take());
+    if let Ok(taken) = timeout(FAIR, &mut taken).await {
+        return taken;
+    }
+    turnover.upgrade()?.want_place(true);
+    taken.await
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_postgres::Client;
 
 use super::leased::{Leased, Session, Usage};
@@ -19,6 +20,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// What was to go and is still there is looked for after so long, and then ever more rarely.
 const SOON: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_secs(1);
+/// So long the place of one session is kept for the login that is tried; it goes on beside the pool then.
+pub(super) const KEPT: Duration = Duration::from_secs(2);
 
 /// The sessions of one pool.
 #[derive(Debug)]
@@ -28,6 +31,10 @@ pub(super) struct Turnover {
     sessions: Mutex<Vec<Weak<Session>>>,
     /// Somebody looks after the pool: tries a new primary within its size, and lets go of what is idle.
     is_swept: AtomicBool,
+    /// A busy session is to make way, when it is given back, for a new login that is to be tried.
+    place_wanted: AtomicBool,
+    /// It has.
+    place_free: AtomicBool,
     /// The pool has gone.
     over: Arc<Notify>,
 }
@@ -39,12 +46,20 @@ impl Turnover {
             window: WINDOW,
             sessions: Mutex::default(),
             is_swept: AtomicBool::new(false),
+            place_wanted: AtomicBool::new(false),
+            place_free: AtomicBool::new(false),
             over: Arc::default(),
         }
     }
 
-    /// Makes another session.
+    /// Makes another session: of the new login, if a place was wanted for that.
     pub(super) async fn connect<C>(&self, wrap: impl FnOnce(Client) -> C) -> Result<Leased<C>, LoginError> {
+        if self.place_free.swap(false, Ordering::Relaxed)
+            && let Some(first) = self.login.logins().try_primary()
+            && let Ok(Ok(made)) = timeout(KEPT, first).await
+        {
+            return Ok(self.leased(made, wrap));
+        }
         let beside = !self.is_swept.load(Ordering::Relaxed);
         let made = self.login.logins().connect(beside, None).await?;
         Ok(self.leased(made, wrap))
@@ -83,6 +98,21 @@ impl Turnover {
             }
         };
         self.alive().into_iter().filter_map(next).min()
+    }
+
+    /// Has one session make way, the next that is given back.
+    pub(super) fn want_place(&self, wanted: bool) {
+        self.place_wanted.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Whether the session that is given back is the one. The pool lets go of it then, and makes another in its place.
+    #[cfg(feature = "bb8")]
+    pub(super) fn makes_way(&self) -> bool {
+        let makes_way = self.place_wanted.load(Ordering::Relaxed) && self.place_wanted.swap(false, Ordering::Relaxed);
+        if makes_way {
+            self.place_free.store(true, Ordering::Relaxed);
+        }
+        makes_way
     }
 
     pub(super) fn alive(&self) -> Vec<Arc<Session>> {

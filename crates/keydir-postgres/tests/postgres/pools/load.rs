@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::{Kind, Pool, SIZE, WINDOW};
+use super::{KINDS, Kind, Pool, SIZE, WINDOW};
 use crate::directory::{login, logins, password, plain, primary};
 use crate::server::{Database, PATIENCE, eventually};
 
@@ -124,4 +124,36 @@ async fn deadpool_rotates_under_load() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bb8_rotates_under_load() {
     rotates_under_load(Kind::Bb8, 6).await;
+}
+
+/// As many callers as sessions, each of which takes the next in the moment in which it gives one back: of bb8, who waits
+/// gets none. In one thread nobody comes in between.
+#[tokio::test]
+async fn rotates_where_no_session_is_ever_idle() {
+    for kind in KINDS {
+        let database = Database::new().await;
+        database.with(&["r0", "r1", "r2", "r3"]).await;
+        let (dir, plain) = plain(&database, logins(&database, &["r0"]));
+        let pool = Pool::new(kind, &plain, WINDOW).await;
+        let mut callers = JoinSet::new();
+        for _ in 0..SIZE {
+            let pool = pool.clone();
+            callers.spawn(async move {
+                loop {
+                    let client = pool.get().await.unwrap();
+                    client.batch_execute("SELECT pg_sleep(0.005)").await.unwrap();
+                }
+            });
+        }
+        database.until_sessions("r0", SIZE).await;
+        let rotations = async {
+            for (old, new) in [("r0", "r1"), ("r1", "r2"), ("r2", "r3")] {
+                dir.publish(logins(&database, &[old, new])).unwrap();
+                database.until_sessions(old, 0).await;
+            }
+        };
+        let rotated = tokio::time::timeout(PATIENCE, rotations).await;
+        assert!(rotated.is_ok(), "{kind:?}");
+        assert!(callers.try_join_next().is_none(), "a caller has failed");
+    }
 }
