@@ -35,6 +35,9 @@ pub enum Failure {
     Cryptography(NoProvider),
     /// A pool refuses its configuration.
     Pool(managed::BuildError),
+    /// A pool of sqlx cannot be made.
+    #[cfg(feature = "sqlx")]
+    Sqlx(keydir_postgres::SqlxError),
     /// What the demo waited for did not happen.
     Waited(String),
 }
@@ -53,6 +56,8 @@ impl fmt::Display for Failure {
             Self::Origin(error) => error.fmt(f),
             Self::Cryptography(error) => error.fmt(f),
             Self::Pool(error) => write!(f, "there is no pool: {error}"),
+            #[cfg(feature = "sqlx")]
+            Self::Sqlx(error) => write!(f, "there is no pool: {}", causes(error)),
             Self::Waited(what) => f.write_str(what),
         }
     }
@@ -69,6 +74,13 @@ impl From<OpenError> for Failure {
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
         Self::Config(error)
+    }
+}
+
+#[cfg(feature = "sqlx")]
+impl From<keydir_postgres::SqlxError> for Failure {
+    fn from(error: keydir_postgres::SqlxError) -> Self {
+        Self::Sqlx(error)
     }
 }
 

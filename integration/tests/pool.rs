@@ -347,6 +347,11 @@ async fn logins_rotate_in_bb8() {
     logins_rotate("bb8", library(), counts().0, WORKERS).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn logins_rotate_in_sqlx() {
+    logins_rotate("sqlx", library(), counts().0, WORKERS).await;
+}
+
 /// Nobody makes room for the trial of a new login.
 #[tokio::test(flavor = "multi_thread")]
 async fn logins_rotate_without_a_pool() {

@@ -14,6 +14,8 @@ const FIRST: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(300);
 /// Where `pg_hba.conf` refuses it: nothing is wrong with the revision, and no password was asked for.
 const RULE_LIMIT: Duration = Duration::from_secs(10);
+/// Where a try has said nothing about the revision: each costs a pool the place of a session.
+const TROUBLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What is known of the revisions. Pure: it is told the time and what has happened.
 #[derive(Debug)]
@@ -152,7 +154,8 @@ impl<T> Tried<T> {
         let known = self.known(key);
         known.trying = false;
         if known.standing != Standing::Good && known.until.is_none_or(|until| until <= now) {
-            known.until = Some(now + FIRST);
+            known.wait = (known.wait * 2).clamp(FIRST, TROUBLE_LIMIT);
+            known.until = Some(now + known.wait);
         }
     }
 

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use clap::Parser;
 use keydir::RevisionId;
-use keydir_examples::pool::{Kept, Kind, Ledger, Sessions};
+use keydir_examples::pool::{Kept, Kind, Ledger, Sessions, census};
 use keydir_examples::{Failure, Log, asked_to_end, causes, print_line, run};
+#[cfg(feature = "sqlx")]
+use keydir_postgres::SqlxLogin;
 use keydir_postgres::{Credentials, Login, SslMode};
 use keydir_rustls::TrustAnchors;
 use serde::Serialize;
@@ -110,11 +112,20 @@ async fn pool(args: Args) -> Result<ExitCode, Failure> {
         Some(ca) => SslMode::VerifyFull(TrustAnchors::open(ca)?),
         None => SslMode::Prefer,
     };
-    let mut login = Login::new(config(&args), &credentials, mode)?.tag_application_name();
-    if let Some(role) = &args.role {
-        login = login.role(role);
-    }
-    let sessions = Sessions::new(args.kind, login, args.workers, Duration::from_secs(args.renew))?;
+    let window = Duration::from_secs(args.renew);
+    let sessions = match args.kind {
+        #[cfg(feature = "sqlx")]
+        Kind::Sqlx => {
+            let mut login = SqlxLogin::new(options(&args), &credentials, mode)?.tag_application_name();
+            if let Some(role) = &args.role {
+                login = login.role(role);
+            }
+            Sessions::of_sqlx(login, args.workers, window).await?
+        }
+        Kind::Plain => Sessions::plain(login(&args, &credentials, mode)?),
+        Kind::Deadpool => Sessions::of_deadpool(&login(&args, &credentials, mode)?, args.workers, window)?,
+        Kind::Bb8 => Sessions::of_bb8(&login(&args, &credentials, mode)?, args.workers, window),
+    };
 
     let (counts, over) = (Arc::<Counts>::default(), Arc::<AtomicBool>::default());
     let mut asked = Box::pin(asked_to_end()?);
@@ -127,7 +138,7 @@ async fn pool(args: Args) -> Result<ExitCode, Failure> {
     let mut kept = Vec::new();
     loop {
         tokio::select! {
-            _ = seconds.tick() => print(&counts, &credentials)?,
+            _ = seconds.tick() => print(&counts, &credentials, &sessions).await?,
             () = sleep_until(end), if !over.load(Ordering::Relaxed) => over.store(true, Ordering::Relaxed),
             () = &mut asked, if !over.load(Ordering::Relaxed) => over.store(true, Ordering::Relaxed),
             ended = workers.join_next() => match ended {
@@ -136,11 +147,19 @@ async fn pool(args: Args) -> Result<ExitCode, Failure> {
             },
         }
     }
-    print(&counts, &credentials)?;
+    print(&counts, &credentials, &sessions).await?;
     drop((kept, sessions));
     let _ = timeout(FAREWELL, no_sessions(&credentials)).await;
     let all_fine = counts.failed.load(Ordering::Relaxed) == 0;
     Ok(if all_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn login(args: &Args, credentials: &Credentials, mode: SslMode) -> Result<Login, Failure> {
+    let login = Login::new(config(args), credentials, mode)?.tag_application_name();
+    Ok(match &args.role {
+        Some(role) => login.role(role),
+        None => login,
+    })
 }
 
 fn config(args: &Args) -> Config {
@@ -151,6 +170,16 @@ fn config(args: &Args) -> Config {
         .dbname(&args.database);
     config.application_name("keydir-pool").connect_timeout(PATIENCE);
     config
+}
+
+#[cfg(feature = "sqlx")]
+fn options(args: &Args) -> sqlx::postgres::PgConnectOptions {
+    let options = sqlx::postgres::PgConnectOptions::new_without_pgpass().port(args.server.port);
+    let options = options.database(&args.database).application_name("keydir-pool");
+    match args.server.host.starts_with('/') {
+        true => options.socket(&args.server.host),
+        false => options.host(&args.server.host),
+    }
 }
 
 /// Until it is over, and it is certain what was committed. What the worker has kept.
@@ -181,28 +210,19 @@ async fn work(sessions: Sessions, counts: Arc<Counts>, over: Arc<AtomicBool>) ->
     }
 }
 
-fn print(counts: &Counts, credentials: &Credentials) -> Result<(), Failure> {
+async fn print(counts: &Counts, credentials: &Credentials, sessions: &Sessions) -> Result<(), Failure> {
     let line = Line {
         committed: counts.committed.load(Ordering::Relaxed),
         failed: counts.failed.load(Ordering::Relaxed),
         primary: credentials.primary().ok().map(|key| key.id().clone()),
-        connections: connections(credentials),
+        connections: sessions.count(credentials).await,
     };
     let json = serde_json::to_string(&line).map_err(|error| Failure::Output(error.into()))?;
     print_line(&json)
 }
 
-fn connections(credentials: &Credentials) -> BTreeMap<RevisionId, usize> {
-    let sets = credentials.live().dir().report().sets.into_iter();
-    let revisions = sets
-        .filter(|set| set.usage == "password-login")
-        .flat_map(|set| set.revisions);
-    let used = revisions.filter(|(_, revision)| revision.uses > 0);
-    used.map(|(id, revision)| (id, revision.uses)).collect()
-}
-
 async fn no_sessions(credentials: &Credentials) {
-    while !connections(credentials).is_empty() {
+    while !census(credentials).is_empty() {
         sleep(PAUSE).await;
     }
 }

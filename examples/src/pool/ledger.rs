@@ -2,20 +2,21 @@
 
 use std::error::Error;
 use std::fmt;
+use std::future::Future;
 
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row, Transaction};
 
 /// Held by whoever makes the table or looks for a number that no other worker has. Any number does.
-const LOCK: &str = "SELECT pg_advisory_xact_lock(8243116853)";
-const IS_MISSING: &str = "SELECT to_regclass('keydir_ledger') IS NULL";
-const CREATE: &str = "CREATE TABLE keydir_ledger (worker int, seq bigint)";
-const FIRST: &str = "INSERT INTO keydir_ledger SELECT coalesce(max(worker), 0) + 1, 1 FROM keydir_ledger \
+pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock(8243116853)";
+pub(super) const IS_MISSING: &str = "SELECT to_regclass('keydir_ledger') IS NULL";
+pub(super) const CREATE: &str = "CREATE TABLE keydir_ledger (worker int, seq bigint)";
+pub(super) const FIRST: &str = "INSERT INTO keydir_ledger SELECT coalesce(max(worker), 0) + 1, 1 FROM keydir_ledger \
                      RETURNING worker, pg_current_xact_id()::text";
-const NEXT: &str = "INSERT INTO keydir_ledger VALUES ($1, $2) RETURNING worker, pg_current_xact_id()::text";
-const STATUS: &str = "SELECT pg_xact_status($1::xid8)";
-const IS_THERE: &str = "SELECT EXISTS (SELECT FROM keydir_ledger WHERE worker = $1 AND seq = $2)";
+pub(super) const NEXT: &str = "INSERT INTO keydir_ledger VALUES ($1, $2) RETURNING worker, pg_current_xact_id()::text";
+pub(super) const STATUS: &str = "SELECT pg_xact_status($1::xid8)";
+pub(super) const IS_THERE: &str = "SELECT EXISTS (SELECT FROM keydir_ledger WHERE worker = $1 AND seq = $2)";
 
 /// The rows of one worker in the table `keydir_ledger`: its number, and 1, 2, 3 and so on. The number is one that no worker
 /// has had before, of whichever process.
@@ -28,17 +29,18 @@ pub struct Ledger {
     doubt: Option<Doubt>,
 }
 
-#[derive(Debug)]
-struct Doubt {
-    worker: i32,
-    transaction: String,
+/// A transaction of a worker, of which it is not known whether it is committed.
+#[derive(Clone, Debug)]
+pub struct Doubt {
+    pub(super) worker: i32,
+    pub(super) transaction: String,
 }
 
 /// Why a row is not committed, as far as is known.
 #[derive(Debug)]
 pub enum LedgerError {
     /// The server says so, or does not say anything.
-    Server(tokio_postgres::Error),
+    Server(Box<dyn Error + Send + Sync>),
     /// What was sent before may still be committed.
     UnderWay,
 }
@@ -56,23 +58,16 @@ impl Ledger {
     ///
     /// # Cancel safety
     /// May be dropped at any time, as after an error.
-    pub async fn commit(&mut self, client: &mut Client) -> Result<(), LedgerError> {
+    pub async fn commit<S: Session>(&mut self, session: &mut S) -> Result<(), LedgerError> {
         let row = self.rows + 1;
-        if let Some(doubt) = &self.doubt {
-            if doubt.is_committed(client, row).await? {
+        if let Some(doubt) = self.doubt.clone() {
+            if doubt.is_committed(session, row).await? {
                 self.is_committed(doubt.worker);
                 return Ok(());
             }
             self.doubt = None;
         }
-        let transaction = client.transaction().await?;
-        let doubt = match self.worker {
-            None => first(&transaction).await?,
-            Some(worker) => next(&transaction, worker, row).await?,
-        };
-        let worker = doubt.worker;
-        self.doubt = Some(doubt);
-        transaction.commit().await?;
+        let worker = session.row(self.worker, row, &mut self.doubt).await?;
         self.is_committed(worker);
         Ok(())
     }
@@ -87,18 +82,69 @@ impl Ledger {
 impl Doubt {
     /// First whether all is over, then whether the row is there: the status alone would not do, since a server that has
     /// crashed may give a number again.
-    async fn is_committed(&self, client: &Client, row: i64) -> Result<bool, LedgerError> {
-        let goes_on = |row: &Row| matches!(row.try_get(0), Ok(Some("in progress")));
-        let status = client.query_typed(STATUS, &[(&self.transaction, Type::TEXT)]).await;
-        match status {
-            Ok(rows) if rows.iter().any(goes_on) => return Err(LedgerError::UnderWay),
-            Ok(_) => {}
-            // A number that is given no more after a crash.
-            Err(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => {}
-            Err(error) => return Err(error.into()),
+    async fn is_committed<S: Session>(&self, session: &mut S, row: i64) -> Result<bool, LedgerError> {
+        match session.status(&self.transaction).await?.as_deref() {
+            Some("in progress") => Err(LedgerError::UnderWay),
+            // The row may be there all the same: of another worker, who has taken the number since.
+            Some("aborted") => Ok(false),
+            _ => session.is_there(self.worker, row).await,
         }
-        let there = client
-            .query_typed(IS_THERE, &[(&self.worker, Type::INT4), (&row, Type::INT8)])
+    }
+}
+
+/// A session, of whichever library.
+pub trait Session {
+    /// Commits a row of this worker, whose number it gives back; of a new one, whose table may be missing, if there is
+    /// none yet. `doubt` is said before the commit.
+    fn row(
+        &mut self,
+        worker: Option<i32>,
+        row: i64,
+        doubt: &mut Option<Doubt>,
+    ) -> impl Future<Output = Result<i32, LedgerError>> + Send;
+
+    /// What has become of the transaction of this number, if the server knows.
+    fn status(&mut self, transaction: &str) -> impl Future<Output = Result<Option<String>, LedgerError>> + Send;
+
+    /// Whether the row is there.
+    fn is_there(&mut self, worker: i32, row: i64) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+}
+
+impl Session for Client {
+    async fn row(&mut self, worker: Option<i32>, row: i64, doubt: &mut Option<Doubt>) -> Result<i32, LedgerError> {
+        let transaction = self.transaction().await?;
+        let inserted = match worker {
+            Some(worker) => transaction.query_one(NEXT, &[&worker, &row]).await?,
+            None => {
+                transaction.batch_execute(LOCK).await?;
+                // `IF NOT EXISTS` would need the right to make it where somebody else has made it.
+                if transaction.query_one(IS_MISSING, &[]).await?.try_get(0)? {
+                    transaction.batch_execute(CREATE).await?;
+                }
+                transaction.query_one(FIRST, &[]).await?
+            }
+        };
+        let worker = inserted.try_get(0)?;
+        *doubt = Some(Doubt {
+            worker,
+            transaction: inserted.try_get(1)?,
+        });
+        transaction.commit().await?;
+        Ok(worker)
+    }
+
+    async fn status(&mut self, transaction: &str) -> Result<Option<String>, LedgerError> {
+        match self.query_typed(STATUS, &[(&transaction, Type::TEXT)]).await {
+            Ok(rows) => Ok(rows.first().map(|row| row.try_get(0)).transpose()?.flatten()),
+            // A number that is given no more after a crash.
+            Err(error) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn is_there(&mut self, worker: i32, row: i64) -> Result<bool, LedgerError> {
+        let there = self
+            .query_typed(IS_THERE, &[(&worker, Type::INT4), (&row, Type::INT8)])
             .await;
         match there {
             Ok(rows) => Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default()),
@@ -106,26 +152,6 @@ impl Doubt {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-async fn first(transaction: &Transaction<'_>) -> Result<Doubt, tokio_postgres::Error> {
-    transaction.batch_execute(LOCK).await?;
-    // `IF NOT EXISTS` would need the right to make it where somebody else has made it.
-    if transaction.query_one(IS_MISSING, &[]).await?.try_get(0)? {
-        transaction.batch_execute(CREATE).await?;
-    }
-    doubt(transaction.query_one(FIRST, &[]).await?)
-}
-
-async fn next(transaction: &Transaction<'_>, worker: i32, row: i64) -> Result<Doubt, tokio_postgres::Error> {
-    doubt(transaction.query_one(NEXT, &[&worker, &row]).await?)
-}
-
-fn doubt(row: Row) -> Result<Doubt, tokio_postgres::Error> {
-    Ok(Doubt {
-        worker: row.try_get(0)?,
-        transaction: row.try_get(1)?,
-    })
 }
 
 impl fmt::Display for LedgerError {
@@ -140,7 +166,7 @@ impl fmt::Display for LedgerError {
 impl Error for LedgerError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Server(error) => Some(error),
+            Self::Server(error) => Some(&**error),
             Self::UnderWay => None,
         }
     }
@@ -148,6 +174,6 @@ impl Error for LedgerError {
 
 impl From<tokio_postgres::Error> for LedgerError {
     fn from(error: tokio_postgres::Error) -> Self {
-        Self::Server(error)
+        Self::Server(error.into())
     }
 }

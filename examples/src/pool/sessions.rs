@@ -1,5 +1,6 @@
 //! Where sessions come from.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -8,7 +9,10 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use deadpool::managed::BuildError;
-use keydir_postgres::{Bb8Manager, DeadpoolManager, Login, Sweeper};
+use keydir::RevisionId;
+use keydir_postgres::{Bb8Manager, Credentials, DeadpoolManager, Login, Sweeper};
+#[cfg(feature = "sqlx")]
+use keydir_postgres::{SqlxError, SqlxLogin, SqlxRotation};
 use tokio::time::timeout;
 use tokio_postgres::Client;
 
@@ -23,6 +27,9 @@ pub enum Kind {
     Deadpool,
     /// A pool of bb8.
     Bb8,
+    /// A pool of sqlx.
+    #[cfg(feature = "sqlx")]
+    Sqlx,
 }
 
 /// Sessions, as workers have them.
@@ -34,33 +41,59 @@ pub enum Sessions {
     Deadpool(deadpool::managed::Pool<DeadpoolManager>),
     /// A pool of bb8, and who looks after it.
     Bb8(bb8::Pool<Bb8Manager>, Arc<Sweeper>),
+    /// A pool of sqlx, and who looks after it.
+    #[cfg(feature = "sqlx")]
+    Sqlx(sqlx::PgPool, Arc<SqlxRotation>),
 }
 
 impl Sessions {
-    /// So many at a time. Those of a pool move to a new login within `window`.
+    /// Each worker keeps one.
+    pub fn plain(login: Login) -> Self {
+        Self::Plain(login)
+    }
+
+    /// So many at a time, in a pool of deadpool. They move to a new login within `window`.
     ///
     /// # Errors
-    /// If a pool refuses its configuration.
-    pub fn new(kind: Kind, login: Login, size: u16, window: Duration) -> Result<Self, BuildError> {
-        Ok(match kind {
-            Kind::Plain => Self::Plain(login),
-            Kind::Deadpool => {
-                let manager = DeadpoolManager::new(&login).with_window(window);
-                let pool = deadpool::managed::Pool::builder(manager)
-                    .max_size(size.into())
-                    .build()?;
-                DeadpoolManager::sweep(&pool);
-                Self::Deadpool(pool)
-            }
-            Kind::Bb8 => {
-                let manager = Bb8Manager::new(&login).with_window(window);
-                let pool = bb8::Pool::builder()
-                    .max_size(size.into())
-                    .build_unchecked(manager.clone());
-                let sweeper = manager.sweep(&pool);
-                Self::Bb8(pool, Arc::new(sweeper))
-            }
-        })
+    /// If the pool refuses its configuration.
+    pub fn of_deadpool(login: &Login, size: u16, window: Duration) -> Result<Self, BuildError> {
+        let manager = DeadpoolManager::new(login).with_window(window);
+        let pool = deadpool::managed::Pool::builder(manager)
+            .max_size(size.into())
+            .build()?;
+        DeadpoolManager::sweep(&pool);
+        Ok(Self::Deadpool(pool))
+    }
+
+    /// Likewise, in a pool of bb8.
+    pub fn of_bb8(login: &Login, size: u16, window: Duration) -> Self {
+        let manager = Bb8Manager::new(login).with_window(window);
+        let pool = bb8::Pool::builder()
+            .max_size(size.into())
+            .build_unchecked(manager.clone());
+        let sweeper = manager.sweep(&pool);
+        Self::Bb8(pool, Arc::new(sweeper))
+    }
+
+    /// Likewise, in sqlx's own pool.
+    ///
+    /// # Errors
+    /// If nobody can log in.
+    #[cfg(feature = "sqlx")]
+    pub async fn of_sqlx(login: SqlxLogin, size: u16, window: Duration) -> Result<Self, SqlxError> {
+        let options = sqlx::postgres::PgPoolOptions::new().max_connections(size.into());
+        let (pool, rotation) = login.with_window(window).connect(options).await?;
+        Ok(Self::Sqlx(pool, Arc::new(rotation)))
+    }
+
+    /// How many there are, or are being made, by revision.
+    pub async fn count(&self, credentials: &Credentials) -> BTreeMap<RevisionId, usize> {
+        #[cfg(feature = "sqlx")]
+        if let Self::Sqlx(_, rotation) = self {
+            // To the report a pool is one use of a revision.
+            return rotation.sessions().await.unwrap_or_default();
+        }
+        census(credentials)
     }
 
     /// Commits the next row of a worker, who may keep a session.
@@ -77,8 +110,10 @@ impl Sessions {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         match self {
             Self::Plain(login) => ledger.commit(Kept::renewed(kept, login).await?).await?,
-            Self::Deadpool(pool) => ledger.commit(&mut *pool.get().await?).await?,
-            Self::Bb8(pool, _) => ledger.commit(&mut *pool.get().await?).await?,
+            Self::Deadpool(pool) => ledger.commit(&mut ***pool.get().await?).await?,
+            Self::Bb8(pool, _) => ledger.commit(&mut **pool.get().await?).await?,
+            #[cfg(feature = "sqlx")]
+            Self::Sqlx(pool, _) => ledger.commit(&mut *pool.acquire().await?).await?,
         }
         Ok(())
     }
@@ -88,6 +123,16 @@ impl fmt::Debug for Sessions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sessions")
     }
+}
+
+/// What rests on each revision, by the report.
+pub fn census(credentials: &Credentials) -> BTreeMap<RevisionId, usize> {
+    let sets = credentials.live().dir().report().sets.into_iter();
+    let revisions = sets
+        .filter(|set| set.usage == "password-login")
+        .flat_map(|set| set.revisions);
+    let used = revisions.filter(|(_, revision)| revision.uses > 0);
+    used.map(|(id, revision)| (id, revision.uses)).collect()
 }
 
 /// A session that a worker keeps, until another login takes its place or its own is revoked.

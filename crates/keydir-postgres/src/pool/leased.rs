@@ -31,6 +31,7 @@ pub(super) struct Session {
 
 /// What the pool does with a session, as far as it tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "bb8"), allow(dead_code, reason = "deadpool does not tell"))]
 pub(super) enum Usage {
     /// Not used yet, or the pool does not tell.
     New,
