@@ -3,7 +3,7 @@
 use super::*;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 static STEPS_LEFT: AtomicUsize = AtomicUsize::new(usize::MAX);
 const CHILD: &str = "KEYDIR_TEST_KILL_AT";
@@ -151,16 +151,16 @@ fn a_set_is_read_whole_while_others_are_published() {
     let dir = tempfile::tempdir().unwrap();
     let mut publisher = Publisher::open(dir.path()).unwrap();
     publisher.publish(&old()).unwrap();
-    let done = std::sync::atomic::AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..50 {
                 publisher.publish(&new()).unwrap();
                 publisher.publish(&old()).unwrap();
             }
-            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            done.store(true, Ordering::Relaxed);
         });
-        while !done.load(std::sync::atomic::Ordering::Relaxed) {
+        while !done.load(Ordering::Relaxed) {
             let found = Publisher::read(dir.path()).unwrap();
             assert!(found == old() || found == new());
         }
