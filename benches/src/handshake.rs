@@ -204,7 +204,7 @@ fn prepare(files: &Files, pairs: usize) {
     let mut last = None;
     for n in 0..CAS {
         let ca = Ca::new(&format!("CA number {n}"));
-        files.write(format!("ca-{n}.crt"), &ca.crt);
+        files.write(format!("ca-{n}.crt"), &ca.pem());
         last = Some(ca);
     }
     let ca = last.expect("a CA");

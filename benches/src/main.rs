@@ -17,6 +17,7 @@ mod load;
 mod parse;
 mod pki;
 mod poll;
+mod postgres;
 mod stats;
 mod strace;
 mod subjects;
@@ -34,6 +35,7 @@ usage: keydir-benches <name> [--quick]
   idle       what many directories cost in which nothing happens
   handshake  TLS 1.3, full and resumed, beside a static rustls config
   http       requests through our client and layers, beside plain hyper-util and tower
+  postgres   logins and pools, beside tokio-postgres and the pools without keydir
 
 --quick does a tenth of the work.
 ";
@@ -70,10 +72,12 @@ fn main() -> ExitCode {
         ["idle"] => idle::bench(work),
         ["handshake"] => handshake::bench(work),
         ["http"] => http::bench(work),
+        ["postgres"] => postgres::bench(work),
         // What runs inside valgrind or strace, or is watched from outside.
         ["inside", "load", rest @ ..] => load::inside(rest),
         ["inside", "handshake", rest @ ..] => handshake::inside(rest),
         ["inside", "http", rest @ ..] => http::inside(rest),
+        ["inside", "postgres", rest @ ..] => postgres::inside(rest),
         ["inside", "poll", rest @ ..] => poll::inside(rest),
         ["inside", "idle", rest @ ..] => idle::inside(rest),
         _ => {

@@ -9,8 +9,7 @@ pub(crate) const DOMAIN: &str = "bench.test";
 
 pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
-    /// PEM.
-    pub(crate) crt: String,
+    pem: String,
 }
 
 /// A certificate and its key, both PEM.
@@ -29,9 +28,13 @@ impl Ca {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().unwrap();
         Self {
-            crt: params.self_signed(&key).unwrap().pem(),
+            pem: params.self_signed(&key).unwrap().pem(),
             issuer: Issuer::new(params, key),
         }
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.pem.clone()
     }
 
     /// Good for both ends.

@@ -33,6 +33,11 @@ impl Table {
         self.rows.push(cells.map(str::to_owned));
     }
 
+    /// A figure with nothing beside it.
+    pub(crate) fn text(&mut self, measure: &str, ours: &str) {
+        self.rows.push([measure, ours, "", "", "", ""].map(str::to_owned));
+    }
+
     pub(crate) fn print(&self) {
         let width = |column: usize| self.rows.iter().map(|row| row[column].len()).max().unwrap_or_default();
         let widths: Vec<usize> = (0..6).map(width).collect();

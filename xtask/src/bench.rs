@@ -4,7 +4,16 @@
 use crate::{Outcome, run, tools};
 
 /// In the order in which they run; each prints one table.
-const BENCHES: &[&str] = &["load", "latency", "parse", "poll", "idle", "handshake", "http"];
+const BENCHES: &[&str] = &[
+    "load",
+    "latency",
+    "parse",
+    "poll",
+    "idle",
+    "handshake",
+    "http",
+    "postgres",
+];
 
 pub(crate) const USAGE: &str = "\
 usage: cargo xtask bench [<name>] [--quick]
@@ -16,6 +25,7 @@ usage: cargo xtask bench [<name>] [--quick]
   idle       P7: 1,000 directories in which nothing happens (needs strace; 13 minutes)
   handshake  P2, P3: TLS handshakes, beside a static rustls config (needs valgrind)
   http       P8: requests through our client and layers, beside plain hyper-util and tower; passwords (needs valgrind)
+  postgres   P9, P10: logins and pools, beside tokio-postgres and the pools without keydir (needs valgrind, PostgreSQL)
 
 Without a name, all of them. --quick does a tenth of the work, to see that they run.
 ";

@@ -155,7 +155,7 @@ impl Pki {
             let leaf = ca.leaf(name);
             Identity::in_dir(&Dir::in_memory([("r1.crt", leaf.crt), ("r1.key", leaf.key)])).unwrap()
         };
-        let anchors = TrustAnchors::in_dir(&Dir::in_memory([("c1.crt", ca.crt.clone())])).unwrap();
+        let anchors = TrustAnchors::in_dir(&Dir::in_memory([("c1.crt", ca.pem())])).unwrap();
         Self {
             http2,
             server: server_config(&identity("server")).require_client(&anchors),
