@@ -18,6 +18,7 @@ use crate::table::{Table, number};
 const ROUNDS: usize = 15;
 /// One without a rotation, and one that begins with one.
 const PERIOD: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
 const WORKERS: i32 = 8;
 /// Shorter than what keydir takes, so that all of a rotation is within the period; and all sessions at once.
 const WINDOWS: [Duration; 2] = [Duration::from_secs(1), Duration::ZERO];
@@ -52,11 +53,11 @@ async fn rotate(work: Work, table: &mut Table, kind: Kind, window: Duration) {
     for worker in 0..WORKERS {
         workers.spawn(commit(worker, pool.clone(), Arc::clone(&tally)));
     }
-    rate(&tally, async {}).await;
+    rate(&tally, &watch, async {}).await;
     let (mut ratios, mut rates) = (Vec::new(), [Vec::new(), Vec::new()]);
     for round in 1..=work.of(ROUNDS) {
-        let before = rate(&tally, async {}).await;
-        let during = rate(&tally, turn_over(&place, &watch, round)).await;
+        let before = rate(&tally, &watch, async {}).await;
+        let during = rate(&tally, &watch, turn_over(&place, &watch, round)).await;
         ratios.push(before / during);
         rates[0].push(during);
         rates[1].push(before);
@@ -79,10 +80,17 @@ async fn rotate(work: Work, table: &mut Table, kind: Kind, window: Duration) {
 }
 
 /// Transactions a second, over one period in which this begins and ends.
-async fn rate(tally: &Tally, meanwhile: impl Future<Output = ()>) -> f64 {
+async fn rate(tally: &Tally, watch: &Watch, meanwhile: impl Future<Output = ()>) -> f64 {
     let committed = || tally.committed.load(Ordering::Relaxed);
     let (begun, before) = (Instant::now(), committed());
-    tokio::join!(sleep(PERIOD), meanwhile);
+    // Somebody looks at the sessions in each period, so that the two differ by the rotation alone.
+    let look = async {
+        while begun.elapsed() < PERIOD {
+            watch.sessions("postgres").await;
+            sleep(LOOK).await;
+        }
+    };
+    tokio::join!(look, meanwhile);
     (committed() - before) as f64 / begun.elapsed().as_secs_f64()
 }
 
@@ -95,7 +103,7 @@ async fn turn_over(place: &Place, watch: &Watch, round: usize) {
     let role = place.database.role(&old);
     let gone = async {
         while watch.sessions(&role).await > 0 {
-            sleep(Duration::from_millis(20)).await;
+            sleep(LOOK).await;
         }
     };
     timeout(PATIENCE, gone).await.expect("the old login stays");
