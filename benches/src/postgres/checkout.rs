@@ -15,8 +15,10 @@ use crate::callgrind::cost;
 use crate::stats::{computed, median};
 use crate::table::{Table, nanoseconds, number, time};
 
-/// Of each side, by turns.
-const ROUNDS: usize = 101;
+/// Where the server's processes run makes a difference, for as long as they are there.
+const POOLS: usize = 31;
+/// Of each side, by turns, with one pool.
+const ROUNDS: usize = 11;
 const COUNTED: usize = 5_000;
 const GOAL: f64 = 1.03;
 
@@ -48,35 +50,37 @@ pub(super) fn bench(work: Work, table: &mut Table) {
 /// bb8 asks the server each time.
 fn in_a_round(kind: Kind) -> usize {
     match kind {
-        Kind::Deadpool => 20_000,
-        Kind::Bb8 => 500,
+        Kind::Deadpool => 5_000,
+        Kind::Bb8 => 100,
     }
 }
 
 fn times(work: Work, table: &mut Table, kind: Kind, mode: Mode) {
-    let runtime = one_thread();
-    let (ours, plain) = runtime.block_on(async {
-        let place = Place::new(mode).await;
-        (Side::keydir(&place, kind).await, Side::plain(&place, kind).await)
-    });
     let (mut ratios, mut all) = (Vec::new(), [Vec::new(), Vec::new()]);
-    for round in 0..work.of(ROUNDS) {
-        let once = |side: &Side| {
-            let clock = Clock::start(kind);
-            runtime.block_on(side.check_out(in_a_round(kind)));
-            clock.read().as_secs_f64() / in_a_round(kind) as f64
-        };
-        // Each is the first as often as the other.
-        let (ours, plain) = match round % 2 {
-            0 => (once(&ours), once(&plain)),
-            _ => {
-                let plain = once(&plain);
-                (once(&ours), plain)
-            }
-        };
-        ratios.push(ours / plain);
-        all[0].push(ours);
-        all[1].push(plain);
+    for _ in 0..work.of(POOLS) {
+        let runtime = one_thread();
+        let (ours, plain) = runtime.block_on(async {
+            let place = Place::new(mode).await;
+            (Side::keydir(&place, kind).await, Side::plain(&place, kind).await)
+        });
+        for round in 0..ROUNDS {
+            let once = |side: &Side| {
+                let clock = Clock::start(kind);
+                runtime.block_on(side.check_out(in_a_round(kind)));
+                clock.read().as_secs_f64() / in_a_round(kind) as f64
+            };
+            // Each is the first as often as the other.
+            let (ours, plain) = match round % 2 {
+                0 => (once(&ours), once(&plain)),
+                _ => {
+                    let plain = once(&plain);
+                    (once(&ours), plain)
+                }
+            };
+            ratios.push(ours / plain);
+            all[0].push(ours);
+            all[1].push(plain);
+        }
     }
     let [ours, plain] = all.map(|mut times| match kind {
         Kind::Deadpool => nanoseconds(median(&mut times) * 1e9),

@@ -13,8 +13,8 @@ use crate::stats::median;
 use crate::table::{Table, number, time};
 
 /// Of each side, by turns.
-pub(super) const ROUNDS: usize = 101;
-const IN_A_ROUND: usize = 10;
+pub(super) const ROUNDS: usize = 501;
+const IN_A_ROUND: usize = 2;
 const COUNTED: usize = 10;
 pub(super) const GOAL: f64 = 1.02;
 
