@@ -10,7 +10,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
@@ -418,12 +418,12 @@ fn handles_may_cross_threads() {
 fn whoever_sees_a_set_without_a_key_is_told_that_the_key_does_not_stand() {
     let dir = Dir::in_memory([("r0.token.primary", "0")]);
     let live = dir.view(Words(BOTH)).unwrap();
-    let (watched, done) = (live.clone(), Arc::new(AtomicU64::new(0)));
-    let end = Arc::clone(&done);
+    let (watched, done) = (live.clone(), Arc::new(AtomicBool::new(false)));
+    let seen = Arc::new(AtomicU64::new(0));
+    let (end, sees) = (Arc::clone(&done), Arc::clone(&seen));
     let watcher = std::thread::spawn(move || {
         let mut before = watched.primary().unwrap();
-        let mut seen = 0;
-        while end.load(Ordering::Relaxed) == 0 {
+        while !end.load(Ordering::Relaxed) {
             let now = watched.primary().unwrap();
             if !Arc::ptr_eq(&now, &before) {
                 assert!(
@@ -432,15 +432,17 @@ fn whoever_sees_a_set_without_a_key_is_told_that_the_key_does_not_stand() {
                     before.id(),
                     now.id()
                 );
-                seen += 1;
+                sees.fetch_add(1, Ordering::Relaxed);
                 before = now;
             }
         }
-        seen
     });
-    for n in 1..5_000 {
+    // A machine that has much else to do lets the watcher see few of them.
+    let mut n = 0;
+    while !watcher.is_finished() && (n < 5_000 || seen.load(Ordering::Relaxed) <= 100) {
+        n += 1;
         dir.publish([(format!("r{n}.token.primary"), n.to_string())]).unwrap();
     }
-    done.store(1, Ordering::Relaxed);
-    assert!(watcher.join().unwrap() > 100);
+    done.store(true, Ordering::Relaxed);
+    watcher.join().unwrap();
 }
