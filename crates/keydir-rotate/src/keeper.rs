@@ -26,6 +26,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct Keeper {
     groups: Vec<Group>,
     clocks: Clocks,
+    /// The strictest of all: what one of them misses the next does not see.
+    skew: u64,
 }
 
 /// Directories that have to do with one another.
@@ -87,17 +89,30 @@ impl Keeper {
                 }),
             }
         }
+        let skews = settings.directories.iter().map(|directory| directory.policy.skew);
         Self {
             groups,
             clocks: Clocks::new(),
+            skew: skews.min().unwrap_or_default(),
         }
+    }
+
+    /// Looks after these from now on; what was seen of the clocks is not forgotten.
+    pub fn follow(&mut self, settings: &Settings) {
+        let Self { groups, skew, .. } = Self::new(settings);
+        (self.groups, self.skew) = (groups, skew);
+    }
+
+    fn now(&mut self) -> Now {
+        self.clocks.now(self.skew)
     }
 
     /// Does all that may be done now, where it is time to look; tells what it was.
     pub fn tick(&mut self, mut tell: impl FnMut(Event)) {
-        let now = Instant::now();
-        for group in self.groups.iter_mut().filter(|group| group.next <= now) {
-            group.look_after(&mut self.clocks, &mut tell);
+        let due = Instant::now();
+        let (clocks, skew) = (&mut self.clocks, self.skew);
+        for group in self.groups.iter_mut().filter(|group| group.next <= due) {
+            group.look_after(&mut || clocks.now(skew), &mut tell);
         }
     }
 
@@ -106,8 +121,9 @@ impl Keeper {
     /// # Errors
     /// If it cannot be read; or `None` if the policy does not know it.
     pub fn preview(&mut self, path: &Path, change: impl FnOnce(&mut Set)) -> Option<Result<Preview, RotateError>> {
+        let now = self.now();
         let group = self.groups.iter_mut().find(|group| group.has(path))?;
-        let (_, known, now) = group.look(&mut self.clocks);
+        let (_, known) = group.look(now);
         let this = known.iter().find(|known| known.path == path)?;
         let kept = group.kept.iter_mut().find(|kept| kept.directory.path == path)?;
         let (consumers, _) = kept.directory.hear();
@@ -137,8 +153,8 @@ impl Keeper {
 
     /// Where everything stands. Nothing is changed.
     pub fn status(&mut self) -> Vec<Status> {
-        let clocks = &mut self.clocks;
-        self.groups.iter_mut().flat_map(|group| group.look(clocks).0).collect()
+        let now = self.now();
+        self.groups.iter_mut().flat_map(|group| group.look(now).0).collect()
     }
 }
 
@@ -153,10 +169,7 @@ impl Group {
         self.kept.iter().any(|kept| kept.directory.path == path)
     }
 
-    fn look(&mut self, clocks: &mut Clocks) -> (Vec<Status>, Vec<Known>, Now) {
-        // The strictest of the group.
-        let skew = self.kept.iter().map(|kept| kept.directory.policy.skew).min();
-        let now = clocks.now(skew.unwrap_or_default());
+    fn look(&mut self, now: Now) -> (Vec<Status>, Vec<Known>) {
         let heard: Vec<_> = self.kept.iter().map(|kept| kept.directory.hear()).collect();
         let mut troubles = Vec::new();
         let mut known = Vec::new();
@@ -184,14 +197,15 @@ impl Group {
                 troubles: silent,
             }
         });
-        (statuses.collect(), known, now)
+        (statuses.collect(), known)
     }
 
-    fn look_after(&mut self, clocks: &mut Clocks, tell: &mut impl FnMut(Event)) {
+    fn look_after(&mut self, clock: &mut impl FnMut() -> Now, tell: &mut impl FnMut(Event)) {
         // What has failed is not tried again before its time.
         let mut failed = BTreeSet::new();
         loop {
-            let (statuses, known, now) = self.look(clocks);
+            let now = clock();
+            let (statuses, known) = self.look(now);
             let mut wait = AT_LAST;
             let mut next = None;
             for (number, status) in statuses.into_iter().enumerate() {

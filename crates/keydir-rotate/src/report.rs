@@ -98,7 +98,8 @@ impl Said {
                 said.not_adopted.insert(set.usage.clone());
             }
             for (id, revision) in &set.revisions {
-                *said.uses.entry(id.clone()).or_default() += revision.uses;
+                let uses: &mut u64 = said.uses.entry(id.clone()).or_default();
+                *uses = uses.saturating_add(revision.uses);
             }
         }
         Ok(said)
@@ -158,6 +159,16 @@ mod tests {
             Err(Unusable::NotThere(_))
         ));
         assert!(matches!(Said::of_report(b"[]", path), Err(Unusable::Broken(_))));
+        // Whatever somebody says, nothing overflows.
+        let set = format!(
+            r#"{{"use": "token", "publication": "p", "adopted": true, "revisions": {{"r1": {{"uses": {}}}}}}}"#,
+            u64::MAX
+        );
+        let many = format!(
+            r#"{{"version": 1, "directories": [{{"path": "/a", "checked": 1, "fault": null, "sets": [{set}, {set}]}}]}}"#
+        );
+        let said = Said::of_report(many.as_bytes(), "/a").unwrap();
+        assert_eq!(said.uses.values().collect::<Vec<_>>(), [&u64::MAX]);
         let later = br#"{"version": 2, "directories": []}"#;
         assert!(matches!(Said::of_report(later, path), Err(Unusable::Version(2))));
     }

@@ -111,7 +111,7 @@ struct Raw {
     overlap: Option<Length>,
     deadline: Option<Spanned<Length>>,
     fresh: Option<Spanned<Length>>,
-    skew: Option<Length>,
+    skew: Option<Spanned<Length>>,
     #[serde(default)]
     windows: Vec<Spanned<String>>,
     migrate: Option<Spanned<Vec<String>>>,
@@ -121,7 +121,7 @@ struct Raw {
     consumer: Vec<Source>,
 }
 
-/// In whole seconds.
+/// In whole seconds; what is begun counts, since shorter waits would be too short.
 #[derive(Clone, Copy)]
 struct Length(u64);
 
@@ -130,7 +130,9 @@ impl<'de> Deserialize<'de> for Length {
         let text = String::deserialize(deserializer)?;
         let length = humantime::parse_duration(&text)
             .map_err(|error| de::Error::custom(format!("{text:?} is no length of time: {error}")))?;
-        Ok(Self(length.as_secs()))
+        Ok(Self(
+            length.as_secs().saturating_add(u64::from(length.subsec_nanos() > 0)),
+        ))
     }
 }
 
@@ -202,14 +204,14 @@ impl Settings {
     fn check_lives(&self, directory: &Directory) -> Result<(), String> {
         let (life, needed, because) = match &directory.make {
             Make::Leaf(profile) => {
-                let ca = directory.ca.as_deref().and_then(|ca| self.of(ca));
-                if !ca.is_some_and(|ca| matches!(ca.make, Make::Ca(_))) {
-                    let ca = directory.ca.clone().unwrap_or_default();
-                    return Err(format!("the policy makes no CA in {}", ca.display()));
-                }
+                self.has_ca(directory)?;
                 let because = "its last third has to be longer than propagation and skew";
                 let policy = &directory.policy;
-                (profile.life.as_secs(), policy.propagation + policy.skew, because)
+                (
+                    profile.life.as_secs(),
+                    policy.propagation.saturating_add(policy.skew),
+                    because,
+                )
             }
             Make::Ca(profile) => {
                 let below = || {
@@ -222,11 +224,26 @@ impl Settings {
                     _ => None,
                 });
                 let spread = below().map(|other| other.policy.propagation).max().unwrap_or_default();
+                if longest.clone().next().is_some() && !below().any(|other| other.make == Make::Anchors) {
+                    return Err(
+                        "the policy has leaves of this CA, and no directory of its anchors: nobody could know \
+                         when all trust it"
+                            .to_owned(),
+                    );
+                }
                 let policy = &directory.policy;
-                let needed = longest.max().unwrap_or_default() + policy.propagation + 2 * spread + policy.skew;
+                let parts = [
+                    longest.max().unwrap_or_default(),
+                    policy.propagation,
+                    spread,
+                    spread,
+                    policy.skew,
+                ];
+                let needed = parts.into_iter().fold(0, u64::saturating_add);
                 let because = "its last third has to be longer than a leaf's life, propagation to all, and skew";
                 (profile.life.as_secs(), needed, because)
             }
+            Make::Anchors => return self.has_ca(directory),
             _ => return Ok(()),
         };
         // It is renewed at two thirds of its life, or some earlier.
@@ -237,6 +254,14 @@ impl Settings {
                 Length(life),
                 Length(needed)
             )),
+        }
+    }
+
+    fn has_ca(&self, directory: &Directory) -> Result<(), String> {
+        let path = directory.ca.clone().unwrap_or_default();
+        match self.of(&path).map(|ca| &ca.make) {
+            Some(Make::Ca(_)) => Ok(()),
+            _ => Err(format!("the policy makes no CA in {}", path.display())),
         }
     }
 
@@ -278,7 +303,7 @@ impl Directory {
             added.map_err(|error| (window.span(), error.to_string()))?;
         }
         if let Some(every) = &raw.rotate_every {
-            let takes = Length(2 * propagation.0 + overlap.0);
+            let takes = Length(propagation.0.saturating_mul(2).saturating_add(overlap.0));
             if every.get_ref().0 <= takes.0 {
                 let reason = format!(
                     "rotate_every is {}, and a rotation takes {takes} at least: propagation twice ({propagation}), and \
@@ -299,6 +324,11 @@ impl Directory {
         }
         if fresh.0 == 0 {
             return Err((at(&raw.fresh), "fresh is 0: no report would ever count".to_owned()));
+        }
+        let skew = or(&raw.skew, SKEW);
+        if skew.0 == 0 {
+            let reason = "skew is 0: no two clocks agree so well, and each look would find that one has jumped";
+            return Err((at(&raw.skew), reason.to_owned()));
         }
         if let Some(migrate) = raw.migrate.as_ref().filter(|migrate| migrate.get_ref().is_empty()) {
             let reason = "migrate is empty: a program and its arguments".to_owned();
@@ -324,7 +354,7 @@ impl Directory {
                 overlap: overlap.0,
                 deadline: raw.deadline.map(|deadline| deadline.into_inner().0),
                 fresh: fresh.0,
-                skew: raw.skew.unwrap_or(SKEW).0,
+                skew: skew.0,
                 windows,
                 migrates: raw.migrate.is_some(),
             },
@@ -363,12 +393,38 @@ make = { leaf = { dns = ['api.mesh'], usage = ['server'], life = '1 day' } }
             ("life = '90 days'", "life = '3 days'", 3, "a life of 3days is too short"),
             ("life = '1 day'", "life = '9 min'", 11, "a life of 9m is too short"),
             ("life = '1 day'", "life = '40 days'", 3, "longer than a leaf's life"),
-            ("path = '/ca'", "path = '/other'", 11, "the policy makes no CA in /ca"),
+            ("path = '/ca'", "path = '/other'", 7, "the policy makes no CA in /ca"),
             ("make = 'anchors'", "make = 'token'", 6, "ca is for leaves and anchors"),
+            (
+                "path = '/trust'\nca = '/ca'\nmake = 'anchors'",
+                "path = '/trust'\nmake = 'token'",
+                3,
+                "no directory of its anchors",
+            ),
         ] {
             let error = Settings::parse(&MESH.replace(from, to), "p").unwrap_err();
             assert_eq!(error.line(), Some(line), "{error}");
             assert!(error.to_string().contains(said), "{error}");
         }
+    }
+
+    /// Whatever is written there, it is an error or a policy.
+    #[test]
+    fn lengths_that_are_huge_or_tiny() {
+        let parse = |lengths: &str| {
+            let text = format!("[[directory]]\npath = '/a'\nmake = 'token'\n{lengths}");
+            Settings::parse(&text, "p").map(|mut settings| settings.directories.remove(0).policy)
+        };
+        let huge = "580000000000 years";
+        let error = parse(&format!(
+            "rotate_every = '1 day'\npropagation = '{huge}'\noverlap = '{huge}'"
+        ));
+        assert_eq!(error.unwrap_err().line(), Some(4));
+        let text = MESH.replace("make = 'anchors'", &format!("make = 'anchors'\npropagation = '{huge}'"));
+        assert_eq!(Settings::parse(&text, "p").unwrap_err().line(), Some(3));
+        // What is begun counts.
+        let policy = parse("propagation = '1500ms'\noverlap = '1ms'\nskew = '1ms'").unwrap();
+        assert_eq!((policy.propagation, policy.overlap, policy.skew), (2, 1, 1));
+        assert!(parse("skew = '0s'").unwrap_err().to_string().contains("skew is 0"));
     }
 }

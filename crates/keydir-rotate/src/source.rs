@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use serde::Deserialize;
 
 use crate::consumer::{Consumer, Said};
@@ -42,8 +43,11 @@ impl Source {
 
     fn read(&self, path: &str) -> Result<Said, String> {
         let mut json = Vec::new();
-        let file = File::open(&self.report).map_err(|error| format!("the report cannot be opened: {error}"))?;
-        // A FIFO would be waited for without end.
+        // A FIFO would be waited for without end, and be it only to open it.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&self.report, flags, Mode::empty())
+            .map_err(|error| format!("the report cannot be opened: {}", std::io::Error::from(error)))?;
+        let file = File::from(file);
         if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
             return Err("the report is no regular file".to_owned());
         }
@@ -53,5 +57,28 @@ impl Source {
             return Err(format!("the report has more than {MOST} bytes"));
         }
         Said::of_report(&json, path).map_err(|reason| reason.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_that_is_no_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let report = folder.path().join("report");
+        let made = std::process::Command::new("mkfifo").arg(&report).status();
+        assert!(made.unwrap().success());
+        let source = Source {
+            name: "api".to_owned(),
+            report,
+            directory: None,
+        };
+        let (sender, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(source.hear(Path::new("/a"))).is_ok());
+        let (consumer, trouble) = heard.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+        assert_eq!(consumer.said, None);
+        assert!(trouble.unwrap().contains("no regular file"));
     }
 }

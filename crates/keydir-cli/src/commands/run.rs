@@ -114,7 +114,7 @@ pub(crate) fn run(args: &args::Run, out: &mut Out) -> Result<u8, Failure> {
             return Ok(FINE);
         }
         match policy.again(&args.policy) {
-            Some(Ok(())) => keeper = Keeper::new(&policy.settings),
+            Some(Ok(())) => keeper.follow(&policy.settings),
             Some(Err(error)) => {
                 let line = Line {
                     error: Some(format!("{error}; the last good policy goes on")),

@@ -109,7 +109,8 @@ impl Entry {
         };
         let uses = |id: &keydir::RevisionId| {
             let said = status.consumers.iter().filter_map(|consumer| consumer.said.as_ref());
-            said.filter_map(|said| said.uses.get(id)).sum()
+            said.filter_map(|said| said.uses.get(id))
+                .fold(0, |sum: u64, uses| sum.saturating_add(*uses))
         };
         let revision = |(id, stage): (&keydir::RevisionId, &keydir_rotate::Stage)| Revision {
             id: id.to_string(),
