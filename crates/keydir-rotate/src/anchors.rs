@@ -31,36 +31,41 @@ pub fn decide_anchors(policy: &Policy, observed: &Observed, now: Now) -> Decisio
             .collect::<Vec<RevisionId>>()
     };
     let refused = of_phase(&[Phase::Revoked]);
-    let is_held = |id: &&RevisionId| held.get(id).is_some_and(|held| !held.revoked);
-    if let Some(id) = refused.iter().find(is_held) {
-        return Decision::now(Step::Revoke(id.clone()));
-    }
-    let wanted = of_phase(&[Phase::Staged, Phase::Primary, Phase::Retiring]);
-    let missing = wanted.iter().find(|id| !held.contains_key(id));
-    let decisions = match missing {
-        Some(id) => vec![Decision::now(Step::Trust(id.clone()))],
-        None => {
-            let gone = [of_phase(&[Phase::Retiring]), refused].concat();
-            let may_go = |id: &RevisionId| {
-                let reasons = match held.get(id)?.revoked {
-                    // Nobody takes it any more; that all know is enough.
-                    true => judge.accepted(id),
-                    false => observed.links.retire.get(id).cloned().unwrap_or_default(),
-                };
-                Some(judge.with_deadline(Step::Retire(id.clone()), reasons))
-            };
-            gone.iter().filter_map(may_go).collect()
-        }
+    let is_missing = |id: &&RevisionId| held.get(id).is_none_or(|held| !held.revoked && !held.is_certificate());
+    // What issues comes first: else nobody would trust anything for a moment. What was retired stays away.
+    let is_shown = |id: &RevisionId| {
+        let reasons = observed.links.retire.get(id);
+        reasons.is_some_and(|reasons| reasons.iter().any(|reason| matches!(reason, Reason::LeafOf(..))))
     };
-    let may = decisions.iter().find(|decision| decision.blocked.is_empty());
-    let mut decision = may
-        .or_else(|| decisions.first())
-        .cloned()
-        .unwrap_or_else(Decision::nothing);
+    let shown = of_phase(&[Phase::Retiring]).into_iter().filter(is_shown).collect();
+    let wanted: Vec<RevisionId> = [of_phase(&[Phase::Primary]), of_phase(&[Phase::Staged]), shown].concat();
+    let missing = wanted.iter().find(is_missing);
+    let mut decisions = Vec::new();
+    if let Some(id) = missing {
+        decisions.push(judge.unless_paused(Decision::now(Step::Trust(id.clone()))));
+    }
+    let is_held = |id: &&RevisionId| held.get(id).is_some_and(|held| !held.revoked);
+    decisions.extend(
+        refused
+            .iter()
+            .filter(is_held)
+            .map(|id| Decision::now(Step::Revoke(id.clone()))),
+    );
+    if missing.is_none() {
+        for id in [of_phase(&[Phase::Retiring]), refused.clone()].concat() {
+            let Some(held) = held.get(&id) else { continue };
+            let reasons = match held.revoked {
+                // Nobody takes it any more; that all know is enough.
+                true => judge.accepted(&id),
+                false => observed.links.retire.get(&id).cloned().unwrap_or_default(),
+            };
+            let decision = judge.in_window(judge.with_deadline(Step::Retire(id), reasons));
+            decisions.push(judge.unless_paused(decision));
+        }
+    }
+    let mut decision = Decision::first(decisions);
     if decision.next.is_some() {
         decision.blocked.extend(observed.links.make.iter().cloned());
-        decision.blocked.extend(state.paused.clone().map(Reason::Paused));
-        decision.blocked.extend(judge.clock_behind());
     }
     decision
 }

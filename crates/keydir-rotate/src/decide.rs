@@ -22,38 +22,25 @@ pub fn decide(policy: &Policy, observed: &Observed, now: Now) -> Decision {
 
 impl Judge<'_> {
     fn decide(&self) -> Decision {
-        let marked: Vec<RevisionId> = self.all(Phase::Primary);
-        let (staged, retiring) = (self.all(Phase::Staged), self.all(Phase::Retiring));
-        let mut decision = Decision::nothing();
-        match marked.as_slice() {
-            _ if self.observed.state.as_ref() != Some(self.state) && !self.is_empty() => Decision::now(Step::Adopt),
-            [] if self.is_empty() => self.make(Step::Begin),
+        if self.observed.state.as_ref() != Some(self.state) && !self.is_empty() {
+            return Decision::now(Step::Adopt);
+        }
+        let marked = self.all(Phase::Primary);
+        let unmarked = [self.all(Phase::Staged), self.all(Phase::Retiring)].concat();
+        match (marked.as_slice(), unmarked.as_slice()) {
+            ([], []) if self.is_empty() => self.unless_paused(self.make(Step::Begin)),
+            // All that is there is refused.
+            ([], []) => self.make(Step::Begin),
             // The only one there is: whoever has never seen a mark presents it already.
-            [] => match (staged.as_slice(), retiring.as_slice()) {
-                ([only], []) => Decision::now(Step::Promote(only.clone())),
-                _ => Decision {
-                    blocked: vec![Reason::Ambiguous([staged, retiring].concat())],
-                    ..decision
-                },
-            },
-            [primary] => {
-                // No pause, no window and no clock stops this.
-                if let Some(decision) = self.compromised(staged.first()) {
-                    return decision;
-                }
-                decision = self.rotation(primary, staged.first(), retiring.first());
-                if decision.next.is_some() {
-                    let paused = self.state.paused.clone().map(Reason::Paused);
-                    decision
-                        .blocked
-                        .splice(0..0, paused.into_iter().chain(self.clock_behind()));
-                }
-                decision
+            ([], [only]) if self.all(Phase::Staged).contains(only) => Decision::now(Step::Promote(only.clone())),
+            ([primary], _) => Decision::first(self.compromised(&marked).into_iter().chain(self.rotation(primary))),
+            _ => {
+                let ambiguous = Decision {
+                    blocked: vec![self.ambiguous()],
+                    ..Decision::nothing()
+                };
+                Decision::first(self.compromised(&marked).into_iter().chain([ambiguous]))
             }
-            _ => Decision {
-                blocked: vec![Reason::Ambiguous(marked)],
-                ..decision
-            },
         }
     }
 
@@ -62,63 +49,97 @@ impl Judge<'_> {
         self.observed.holding.revisions.is_empty()
     }
 
-    /// What has to be done about revisions that somebody else may have, and that are not refused yet.
-    fn compromised(&self, staged: Option<&RevisionId>) -> Option<Decision> {
+    fn ambiguous(&self) -> Reason {
+        let marked = self.all(Phase::Primary);
+        Reason::Ambiguous(match marked.is_empty() {
+            true => [self.all(Phase::Staged), self.all(Phase::Retiring)].concat(),
+            false => marked,
+        })
+    }
+
+    /// What has to be done about revisions that somebody else may have, and that are not refused yet. No pause, no window
+    /// and no clock stops it.
+    fn compromised(&self, marked: &[RevisionId]) -> Vec<Decision> {
         let all = self.state.revisions.iter();
         let known = all.filter_map(|(id, stage)| Some((id, stage.phase, stage.compromised?)));
-        let decisions: Vec<Decision> = known
-            .filter_map(|(id, phase, by)| match (phase, staged) {
+        known
+            .filter_map(|(id, phase, by)| match (phase, self.next()) {
                 // Nothing was made with it.
                 (Phase::Intended | Phase::Staged, _) => Some(Decision::now(Step::Revoke(id.clone()))),
+                (Phase::Primary, _) if marked.len() > 1 => {
+                    Some(self.until(by, Step::Revoke(id.clone()), vec![self.ambiguous()]))
+                }
                 (Phase::Primary, None) => Some(self.make(Step::Stage)),
                 (Phase::Primary, Some(next)) => {
                     Some(self.until(by, Step::Promote(next.clone()), self.may_promote(next)))
                 }
+                (Phase::Retiring, _) if self.is_to_migrate(id) && self.now.wall < by => Some(self.migration(id)),
                 (Phase::Retiring, _) => Some(self.until(by, Step::Revoke(id.clone()), self.may_go(id))),
                 (Phase::Revoked | Phase::Gone, _) => None,
             })
-            .collect();
-        let may = decisions.iter().find(|decision| decision.blocked.is_empty());
-        may.or_else(|| decisions.first()).cloned()
+            .collect()
     }
 
-    fn rotation(&self, primary: &RevisionId, staged: Option<&RevisionId>, retiring: Option<&RevisionId>) -> Decision {
-        if let Some((id, _)) = self.state.in_phase(Phase::Gone).next() {
-            return Decision::now(Step::Destroy(id.clone()));
+    /// What may be done otherwise, the most urgent first. A certificate does not wait for the end of a rotation, in which
+    /// it might expire.
+    fn rotation(&self, primary: &RevisionId) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        let in_phase = |phase| self.state.in_phase(phase);
+        let in_peace = |phase| in_phase(phase).filter(|(_, stage)| stage.compromised.is_none());
+        let end = self.end_of_life(primary);
+        let is_urgent = self.observed.links.renew || end.is_some_and(|end| end <= self.now.wall);
+        let is_begun = in_peace(Phase::Intended).next().is_some();
+        if is_begun || (is_urgent && self.next().is_none()) {
+            decisions.push(self.make(Step::Stage));
         }
-        if let Some((id, _)) = self.state.in_phase(Phase::Revoked).next() {
-            return self.with_deadline(Step::Retire(id.clone()), [self.accepted(id), self.kept(id)].concat());
+        if let Some(next) = self.next() {
+            let decision = self.promotion(primary, next);
+            decisions.push(if is_urgent { decision } else { self.in_window(decision) });
         }
-        if self.state.in_phase(Phase::Intended).next().is_some() {
-            return self.make(Step::Stage);
+        for (id, _) in in_phase(Phase::Revoked) {
+            decisions.push(match self.is_to_migrate(id) {
+                true => self.migration(id),
+                false => self.with_deadline(Step::Retire(id.clone()), [self.accepted(id), self.kept(id)].concat()),
+            });
         }
-        if let Some(next) = staged {
-            let decision = self.with_deadline(Step::Promote(next.clone()), self.may_promote(next));
-            return self.in_window(decision);
+        for (id, _) in in_peace(Phase::Retiring) {
+            decisions.push(match self.is_to_migrate(id) {
+                true => self.migration(id),
+                false => self.in_window(self.with_deadline(Step::Retire(id.clone()), self.may_go(id))),
+            });
         }
-        if let Some(old) = retiring {
-            let migrated = self.state.revisions.get(old).is_some_and(|stage| stage.migrated);
-            if self.policy.migrates && !migrated {
-                return self.with_deadline(Step::Migrate(old.clone()), self.adopted());
-            }
-            return self.in_window(self.with_deadline(Step::Retire(old.clone()), self.may_go(old)));
+        let gone = in_phase(Phase::Gone).map(|(id, _)| Decision::now(Step::Destroy(id.clone())));
+        decisions.extend(gone);
+        if decisions.is_empty() {
+            decisions.extend(self.due(end));
         }
-        let life = self.end_of_life(primary);
-        let is_urgent =
-            self.state.requested || self.observed.links.renew || life.is_some_and(|end| end <= self.now.wall);
-        if is_urgent {
-            return self.make(Step::Stage);
+        decisions
+            .into_iter()
+            .map(|decision| self.unless_paused(decision))
+            .collect()
+    }
+
+    /// The next rotation, if there is to be one.
+    fn due(&self, end: Option<u64>) -> Option<Decision> {
+        if self.state.requested {
+            return Some(self.make(Step::Stage));
         }
         let by_interval = self.policy.every.map(|every| self.state.settled.saturating_add(every));
-        let decision = match [by_interval, life].into_iter().flatten().min() {
-            Some(due) if due > self.now.wall => Decision {
+        let due = [by_interval, end].into_iter().flatten().min()?;
+        let decision = match due > self.now.wall {
+            true => Decision {
                 blocked: vec![Reason::Until(due, Wait::Due)],
                 ..Decision::now(Step::Stage)
             },
-            Some(_) => self.make(Step::Stage),
-            None => return Decision::nothing(),
+            false => self.make(Step::Stage),
         };
-        self.in_window(decision)
+        Some(self.in_window(decision))
+    }
+
+    /// What is to be the next primary.
+    fn next(&self) -> Option<&RevisionId> {
+        let mut staged = self.state.in_phase(Phase::Staged);
+        staged.find(|(_, stage)| stage.compromised.is_none()).map(|(id, _)| id)
     }
 
     fn make(&self, step: Step) -> Decision {
@@ -132,8 +153,35 @@ impl Judge<'_> {
         [self.accepted(next), self.observed.links.promote.clone()].concat()
     }
 
+    /// A certificate that is about to expire harms more than a consumer that is not ready for the next one.
+    fn promotion(&self, primary: &RevisionId, next: &RevisionId) -> Decision {
+        let late = self.observed.lives.get(primary).map(|(from, until)| {
+            let life = until.saturating_sub(*from);
+            from.saturating_add(life / 6 * 5)
+        });
+        let is_late = late.is_some_and(|late| late <= self.now.wall);
+        let decision = self.with_deadline(Step::Promote(next.clone()), self.may_promote(next));
+        if is_late {
+            decision.without_consumers()
+        } else {
+            decision
+        }
+    }
+
+    fn is_to_migrate(&self, old: &RevisionId) -> bool {
+        self.policy.migrates && self.state.revisions.get(old).is_some_and(|stage| !stage.migrated)
+    }
+
+    fn migration(&self, old: &RevisionId) -> Decision {
+        self.with_deadline(Step::Migrate(old.clone()), self.adopted())
+    }
+
+    /// Nobody takes a certificate that has expired, whoever shows it.
     fn may_go(&self, old: &RevisionId) -> Vec<Reason> {
-        [self.unused(old), self.kept(old)].concat()
+        let life = self.observed.lives.get(old);
+        let is_over = life.is_some_and(|(_, until)| until.saturating_add(self.policy.skew) <= self.now.wall);
+        let unused = if is_over { Vec::new() } else { self.unused(old) };
+        [unused, self.kept(old)].concat()
     }
 
     fn kept(&self, old: &RevisionId) -> Vec<Reason> {
@@ -143,17 +191,10 @@ impl Judge<'_> {
     /// When a certificate is to be renewed: at two thirds of its real life, some earlier so that many do not renew at
     /// once.
     fn end_of_life(&self, primary: &RevisionId) -> Option<u64> {
-        let (from, until) = self.observed.life?;
-        let life = until.saturating_sub(from);
-        Some(from + life / 3 * 2 - spread(&self.state.publication, primary) % (life / 30 + 1))
-    }
-
-    fn in_window(&self, mut decision: Decision) -> Decision {
-        let open = self.policy.windows.next(self.now.wall);
-        if decision.next.is_some() && open > self.now.wall {
-            decision.blocked.push(Reason::Until(open, Wait::Window));
-        }
-        decision
+        let (from, until) = self.observed.lives.get(primary)?;
+        let life = until.saturating_sub(*from);
+        let jitter = spread(&self.state.publication, primary) % (life / 30 + 1);
+        Some(from.saturating_add(life / 3 * 2).saturating_sub(jitter))
     }
 }
 

@@ -60,6 +60,8 @@ pub enum Reason {
     Silent(String),
     /// This consumer has not looked for so many seconds.
     Stale(String, u64),
+    /// The clock of this consumer is ahead, by so many seconds: nobody knows when it has looked.
+    Ahead(String, u64),
     /// This consumer has not loaded the publication.
     NotLoaded(String),
     /// This consumer goes on with something else, or has set something aside.
@@ -70,6 +72,8 @@ pub enum Reason {
     NoIssuer(PathBuf),
     /// This directory of anchors does not hold the CA's revision.
     NotTrusted(PathBuf, RevisionId),
+    /// This directory of anchors holds another certificate by the name of the CA's revision.
+    Clash(PathBuf, RevisionId),
     /// This directory of anchors still holds the CA's revision.
     StillTrusted(PathBuf, RevisionId),
     /// This directory holds a leaf, by this revision, of the CA's revision.
@@ -112,6 +116,28 @@ impl Decision {
         }
     }
 
+    /// The first that may be done now; if none may, the first.
+    pub(crate) fn first(decisions: impl IntoIterator<Item = Self>) -> Self {
+        let mut waits = None;
+        for decision in decisions {
+            if decision.blocked.is_empty() && decision.next.is_some() {
+                return decision;
+            }
+            waits = waits.or(Some(decision));
+        }
+        waits.unwrap_or_else(Self::nothing)
+    }
+
+    /// Consumers are waited for no longer.
+    pub(crate) fn without_consumers(self) -> Self {
+        let (overdue, blocked) = self.blocked.into_iter().partition(Reason::is_of_consumer);
+        Self {
+            blocked,
+            overdue: [self.overdue, overdue].concat(),
+            ..self
+        }
+    }
+
     /// What is to be done now.
     pub fn step(&self) -> Option<&Step> {
         self.next.as_ref().filter(|_| self.blocked.is_empty())
@@ -119,12 +145,17 @@ impl Decision {
 }
 
 impl Reason {
-    pub(crate) fn is_of_consumer(&self) -> bool {
-        match self {
-            Self::Silent(_) | Self::Stale(..) | Self::NotLoaded(_) | Self::NotAdopted(..) | Self::Uses(..) => true,
-            Self::Elsewhere(_, reason) => reason.is_of_consumer(),
-            _ => false,
-        }
+    /// Of a consumer of this very directory: how long those of another one are waited for is said there.
+    fn is_of_consumer(&self) -> bool {
+        matches!(
+            self,
+            Self::Silent(_)
+                | Self::Stale(..)
+                | Self::Ahead(..)
+                | Self::NotLoaded(_)
+                | Self::NotAdopted(..)
+                | Self::Uses(..)
+        )
     }
 }
 
@@ -170,6 +201,7 @@ impl fmt::Display for Reason {
             }
             Self::Silent(name) => write!(f, "{name} says nothing"),
             Self::Stale(name, age) => write!(f, "{name} has not looked for {}", length(age)),
+            Self::Ahead(name, by) => write!(f, "the clock of {name} is {} ahead", length(by)),
             Self::NotLoaded(name) => write!(f, "{name} has not loaded the publication"),
             Self::NotAdopted(name, what) => {
                 let what: Vec<_> = what.iter().map(String::as_str).collect();
@@ -178,6 +210,7 @@ impl fmt::Display for Reason {
             Self::Uses(name, id, uses) => write!(f, "{name} has {uses} uses of {id}"),
             Self::NoIssuer(path) => write!(f, "the CA in {} has nothing to issue with", path.display()),
             Self::NotTrusted(path, id) => write!(f, "{id} is not in {} yet", path.display()),
+            Self::Clash(path, id) => write!(f, "{id} in {} is not of the CA: give it another name", path.display()),
             Self::StillTrusted(path, id) => write!(f, "{id} is still in {}", path.display()),
             Self::LeafOf(path, leaf, ca) => write!(f, "{leaf} in {} is of {ca}", path.display()),
             Self::Unreadable(path) => write!(f, "{} cannot be read", path.display()),

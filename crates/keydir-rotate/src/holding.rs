@@ -22,6 +22,13 @@ pub struct Held {
     pub revoked: bool,
 }
 
+impl Held {
+    /// Whether there is a certificate of it.
+    pub(crate) fn is_certificate(&self) -> bool {
+        self.parts.contains("crt") || self.parts.contains("pem")
+    }
+}
+
 impl Holding {
     /// By the names of its files.
     pub fn of_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {

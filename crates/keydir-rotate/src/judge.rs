@@ -21,12 +21,30 @@ impl Judge<'_> {
         self.state.in_phase(phase).map(|(id, _)| id.clone()).collect()
     }
 
-    pub(crate) fn clock_behind(&self) -> Option<Reason> {
+    fn clock_behind(&self) -> Option<Reason> {
         let ahead = self
             .state
             .published
             .saturating_sub(self.now.wall.saturating_add(self.policy.skew));
         (ahead > 0).then_some(Reason::ClockBehind(ahead))
+    }
+
+    /// Unless somebody has paused the directory, or the clock is behind; an emergency of the CA stops for neither.
+    pub(crate) fn unless_paused(&self, mut decision: Decision) -> Decision {
+        if decision.next.is_some() && !self.observed.links.emergency {
+            let paused = self.state.paused.clone().map(Reason::Paused);
+            let reasons = paused.into_iter().chain(self.clock_behind());
+            decision.blocked.splice(0..0, reasons);
+        }
+        decision
+    }
+
+    pub(crate) fn in_window(&self, mut decision: Decision) -> Decision {
+        let open = self.policy.windows.next(self.now.wall);
+        if decision.next.is_some() && open > self.now.wall && !self.observed.links.emergency {
+            decision.blocked.push(Reason::Until(open, Wait::Window));
+        }
+        decision
     }
 
     /// A step that waits for these reasons, but not beyond this time.
@@ -47,13 +65,14 @@ impl Judge<'_> {
             self.waited(self.state.published, deadline, Wait::Propagation)
                 .is_empty()
         });
-        let (overdue, blocked) = reasons
-            .into_iter()
-            .partition(|reason| is_over && reason.is_of_consumer());
-        Decision {
-            next: Some(step),
-            blocked,
-            overdue,
+        let decision = Decision {
+            blocked: reasons,
+            ..Decision::now(step)
+        };
+        if is_over {
+            decision.without_consumers()
+        } else {
+            decision
         }
     }
 
@@ -106,7 +125,10 @@ impl Judge<'_> {
                 return Some(Reason::Silent(name()));
             };
             let age = self.now.wall.saturating_sub(said.checked);
-            if age > self.policy.fresh {
+            let ahead = said.checked.saturating_sub(self.now.wall);
+            if ahead > self.policy.skew {
+                Some(Reason::Ahead(name(), ahead))
+            } else if age > self.policy.fresh {
                 Some(Reason::Stale(name(), age))
             } else if said.publication.as_deref() != Some(&*self.state.publication) {
                 Some(Reason::NotLoaded(name()))

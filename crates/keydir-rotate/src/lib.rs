@@ -26,6 +26,8 @@ mod make;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 mod rotator;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+mod seen;
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 mod settings;
 
 pub use anchors::decide_anchors;

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use keydir::{FileName, Files, Publisher, RevisionId, Secret};
+use keydir::{FileName, Files, RevisionId, Secret};
 use serde::Deserialize;
 
 use crate::generate::{self, Ca, CaProfile, Certificate, KeyAlgorithm, KeyPair, LeafProfile};
 use crate::holding::Holding;
 use crate::step::Parts;
+use crate::store::{LocalStore, Store};
 
 /// What a new revision is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -60,7 +61,8 @@ pub(crate) struct IssuerDir {
 impl IssuerDir {
     pub(crate) fn read(path: Option<&Path>) -> Result<Self, MakeError> {
         let path = path.ok_or(MakeError::NoCa)?.to_owned();
-        let files = Publisher::read(&path).map_err(|error| MakeError::Ca(path.clone(), error.to_string()))?;
+        let files = LocalStore::new(&path).read();
+        let files = files.map_err(|error| MakeError::Ca(path.clone(), error.to_string()))?;
         Ok(Self { path, files })
     }
 

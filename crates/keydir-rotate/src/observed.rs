@@ -18,8 +18,8 @@ pub struct Observed {
     pub state: Option<State>,
     /// Its consumers. If there are none, the waits alone decide.
     pub consumers: Vec<Consumer>,
-    /// The life of the primary, where it has one: from, until.
-    pub life: Option<(u64, u64)>,
+    /// The life of each certificate that is presented: from, until.
+    pub lives: BTreeMap<RevisionId, (u64, u64)>,
     /// What other directories have to do with it.
     pub links: Links,
 }
@@ -45,6 +45,10 @@ pub struct Links {
     pub retire: BTreeMap<RevisionId, Vec<Reason>>,
     /// The primary is to be made anew: its issuer is on its way out.
     pub renew: bool,
+    /// Which revision of the CA issues.
+    pub issuer: Option<RevisionId>,
+    /// A revision of the CA is compromised: no pause and no window counts.
+    pub emergency: bool,
     /// The revisions of the CA whose anchors these are.
     pub anchors: BTreeMap<RevisionId, Phase>,
 }

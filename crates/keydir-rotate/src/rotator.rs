@@ -3,21 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt;
-use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
 
-use keydir::{FileName, Files, RevisionId};
+use keydir::{Files, RevisionId};
 
 use crate::anchors::decide_anchors;
 use crate::composite::{Known, Role};
 use crate::consumer::Consumer;
 use crate::decide::decide;
 use crate::decision::{Decision, Step};
-use crate::generate::{self, Certificate};
-use crate::holding::Holding;
+use crate::generate;
 use crate::make::{IssuerDir, Make, MakeError, run};
 use crate::observed::{Links, Now, Observed};
 use crate::policy::Policy;
+use crate::seen::{clashes, issuers, observe};
 use crate::settings::Directory;
 use crate::state::{Phase, State, StateError};
 use crate::step::Set;
@@ -80,6 +79,8 @@ pub enum RotateError {
     Destroy(String, RevisionId, MakeError),
     /// What was made with this revision could not be made anew.
     Migrate(String, RevisionId, MakeError),
+    /// The directory of its CA cannot be read.
+    Ca(String, MakeError),
     /// There is no randomness.
     Randomness(generate::Error),
     /// Every number of a revision has been used.
@@ -105,6 +106,7 @@ impl fmt::Display for RotateError {
                     "key directory {name}: what was made with {id} was not made anew: {error}"
                 )
             }
+            Self::Ca(name, error) => write!(f, "key directory {name}: {error}"),
             Self::Randomness(error) => error.fmt(f),
             Self::NoNumber(name) => write!(f, "key directory {name}: every number of a revision has been used"),
         }
@@ -116,7 +118,9 @@ impl Error for RotateError {
         match self {
             Self::Store(_, error) => error.source(),
             Self::State(_, error) => Some(error),
-            Self::Make(_, _, error) | Self::Destroy(_, _, error) | Self::Migrate(_, _, error) => Some(error),
+            Self::Ca(_, error) | Self::Make(_, _, error) | Self::Destroy(_, _, error) | Self::Migrate(_, _, error) => {
+                Some(error)
+            }
             Self::Randomness(error) => Some(error),
             Self::NoNumber(_) => None,
         }
@@ -164,31 +168,39 @@ impl<S: Store> Rotator<S> {
 
     /// What others have to know of the directory; and why it is not known, if it is not.
     pub(crate) fn know(&mut self, directory: &Directory, consumers: &[Consumer]) -> (Known, Option<RotateError>) {
-        let read = self
-            .store
-            .read()
-            .map_err(|error| self.not_stored(error))
-            .and_then(|files| {
-                let state = State::of_files(&files).map_err(|error| self.not_remembered(error))?;
-                Ok((files, state))
-            });
+        let read = self.read_all(&directory.role());
         let mut known = Known {
             path: directory.path.clone(),
             role: directory.role(),
             policy: self.policy.clone(),
             observed: None,
             issued_by: BTreeMap::new(),
+            clashes: BTreeSet::new(),
         };
         match read {
-            Ok((files, state)) => {
-                if let Role::Leaf { ca } = &known.role {
-                    known.issued_by = issuers(&files, ca);
+            Ok((files, state, ca)) => {
+                match (&known.role, ca) {
+                    (Role::Leaf { .. }, Some(ca)) => known.issued_by = issuers(&files, &ca),
+                    (Role::Trust { .. }, Some(ca)) => known.clashes = clashes(&files, &ca),
+                    _ => {}
                 }
                 known.observed = Some(observe(&files, state, consumers.to_vec()));
                 (known, None)
             }
             Err(error) => (known, Some(error)),
         }
+    }
+
+    /// The files, what is remembered, and the CA: without which nobody knows whose leaves these are.
+    fn read_all(&mut self, role: &Role) -> Result<(Files, Option<State>, Option<IssuerDir>), RotateError> {
+        let files = self.store.read().map_err(|error| self.not_stored(error))?;
+        let state = State::of_files(&files).map_err(|error| self.not_remembered(error))?;
+        let ca = match role {
+            Role::Leaf { ca } | Role::Trust { ca } if !files.is_empty() => Some(IssuerDir::read(Some(ca))),
+            _ => None,
+        };
+        let ca = ca.transpose().map_err(|error| RotateError::Ca(self.name(), error))?;
+        Ok((files, state, ca))
     }
 
     /// Does what the directory needs now, one step; what it was, if anything.
@@ -201,19 +213,19 @@ impl<S: Store> Rotator<S> {
         let Some(step) = look.decision.step().cloned() else {
             return Ok(None);
         };
-        match &step {
+        let is_done = match &step {
             Step::Adopt => self.if_still(&step, situation, |_| {})?,
             Step::Begin | Step::Stage => self.make(&look.state, &step, situation)?,
             Step::Promote(id) => self.if_still(&step, situation, |set| set.promote(id))?,
             Step::Trust(id) => {
                 let parts = self.make.make(id, self.ca.as_deref(), situation.now.wall);
                 let parts = parts.map_err(|error| RotateError::Make(self.name(), id.clone(), error))?;
-                self.if_still(&step, situation, |set| set.stage(id, parts.clone()))?;
+                self.if_still(&step, situation, |set| set.stage(id, parts.clone()))?
             }
             Step::Migrate(id) => {
                 let words = self.migrate.as_deref().unwrap_or_default();
                 run(words, id).map_err(|error| RotateError::Migrate(self.name(), id.clone(), error))?;
-                self.if_still(&step, situation, |set| set.migrated(id))?;
+                self.if_still(&step, situation, |set| set.migrated(id))?
             }
             Step::Retire(id) if self.make.is_outside() => self.if_still(&step, situation, |set| set.leave(id))?,
             Step::Retire(id) => self.if_still(&step, situation, |set| set.remove(id))?,
@@ -221,8 +233,12 @@ impl<S: Store> Rotator<S> {
             Step::Destroy(id) => {
                 let destroyed = self.make.destroy(id);
                 destroyed.map_err(|error| RotateError::Destroy(self.name(), id.clone(), error))?;
-                self.if_still(&step, situation, |set| set.remove(id))?;
+                self.if_still(&step, situation, |set| set.remove(id))?
             }
+        };
+        if !is_done {
+            // Somebody else was first.
+            return Ok(None);
         }
         tracing::info!(directory = self.name(), ?step, "done");
         Ok(Some(step))
@@ -237,6 +253,7 @@ impl<S: Store> Rotator<S> {
             change(set);
             true
         })
+        .map(drop)
     }
 
     /// What a change on somebody's order would come to. Nothing is changed.
@@ -266,7 +283,7 @@ impl<S: Store> Rotator<S> {
 
     /// A new revision. Where something outside is made, its id is published first: so that whoever goes on after a crash
     /// makes the same once more, or takes it away.
-    fn make(&mut self, state: &State, step: &Step, situation: &Situation<'_>) -> Result<(), RotateError> {
+    fn make(&mut self, state: &State, step: &Step, situation: &Situation<'_>) -> Result<bool, RotateError> {
         let intended = state.in_phase(Phase::Intended).next().map(|(id, _)| id.clone());
         let Some(id) = intended.or_else(|| state.next_id()) else {
             return Err(RotateError::NoNumber(self.name()));
@@ -276,6 +293,10 @@ impl<S: Store> Rotator<S> {
             self.if_still(step, situation, |set| set.intend(&id))?;
         }
         let issuing = self.issuing();
+        let expected = situation.links.issuer.as_ref();
+        if expected.is_some_and(|expected| issuing.as_ref() != Some(expected)) {
+            return Ok(false);
+        }
         let parts = self.make.make(&id, self.ca.as_deref(), situation.now.wall);
         let parts = parts.map_err(|error| RotateError::Make(self.name(), id.clone(), error))?;
         let ca = self.ca.clone();
@@ -305,7 +326,7 @@ impl<S: Store> Rotator<S> {
         step: &Step,
         situation: &Situation<'_>,
         mut change: impl FnMut(&mut Set),
-    ) -> Result<(), RotateError> {
+    ) -> Result<bool, RotateError> {
         let (policy, make) = (self.policy.clone(), self.make.clone());
         self.update(situation.now, |files, set| {
             let state = State::of_files(files).ok().flatten();
@@ -317,14 +338,16 @@ impl<S: Store> Rotator<S> {
         })
     }
 
-    fn update(&mut self, now: Now, mut change: impl FnMut(&Files, &mut Set) -> bool) -> Result<(), RotateError> {
+    /// Whether there was a change.
+    fn update(&mut self, now: Now, mut change: impl FnMut(&Files, &mut Set) -> bool) -> Result<bool, RotateError> {
         let publication = generate::symmetric(16).map_err(RotateError::Randomness)?;
         let publication: String = publication.expose().iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut broken = None;
+        let (mut broken, mut is_changed) = (None, false);
         let updated = self.store.update(&mut |files| match State::of_files(files) {
             Ok(state) => {
                 let mut set = Set::new(files.clone(), state.as_ref(), now.wall);
-                change(files, &mut set).then(|| set.publish(publication.clone()))
+                is_changed = change(files, &mut set);
+                is_changed.then(|| set.publish(publication.clone()))
             }
             Err(error) => {
                 broken = Some(error);
@@ -333,7 +356,7 @@ impl<S: Store> Rotator<S> {
         });
         match broken {
             Some(error) => Err(self.not_remembered(error)),
-            None => updated.map_err(|error| self.not_stored(error)),
+            None => updated.map(|()| is_changed).map_err(|error| self.not_stored(error)),
         }
     }
 
@@ -363,48 +386,4 @@ fn judge(policy: &Policy, make: &Make, files: &Files, state: Option<State>, situ
         decision: decide(policy, &observed, situation.now),
         state: State::of(&observed.holding, observed.state.as_ref(), situation.now.wall),
     }
-}
-
-/// By which revision of the CA each leaf was issued.
-fn issuers(files: &Files, ca: &Path) -> BTreeMap<RevisionId, RevisionId> {
-    let Ok(ca) = IssuerDir::read(Some(ca)) else {
-        return BTreeMap::new();
-    };
-    let leaves = files
-        .iter()
-        .filter_map(|(name, content)| match FileName::parse(name.as_bytes()) {
-            FileName::File { id, part, .. } if *part == *"crt" => Some((id, content)),
-            _ => None,
-        });
-    let issued = leaves.filter_map(|(id, content)| {
-        let leaf = Certificate::all_from_pem(content.expose()).ok()?;
-        Some((id, ca.issuer_of(leaf.first()?)?))
-    });
-    issued.collect()
-}
-
-/// What the files of a directory say.
-pub(crate) fn observe(files: &Files, state: Option<State>, consumers: Vec<Consumer>) -> Observed {
-    Observed {
-        holding: Holding::of_names(files.keys().map(String::as_str)),
-        state,
-        consumers,
-        life: life(files),
-        links: Links::default(),
-    }
-}
-
-/// The life of the primary's certificate, where it has one.
-fn life(files: &Files) -> Option<(u64, u64)> {
-    let marked = files.keys().find_map(|name| match FileName::parse(name.as_bytes()) {
-        FileName::File { id, primary: true, .. } => Some(id),
-        _ => None,
-    })?;
-    let content = ["crt", "crt.primary"]
-        .iter()
-        .find_map(|part| files.get(&format!("{marked}.{part}")))?;
-    let certificates = Certificate::all_from_pem(content.expose()).ok()?;
-    let certificate = certificates.first()?;
-    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Some((seconds(certificate.not_before()), seconds(certificate.not_after())))
 }

@@ -13,6 +13,18 @@ pub(crate) const FILE: &str = ".rotation.json";
 /// Of what is written here.
 const VERSION: u32 = 1;
 
+/// What a state has of the file; all else is of others.
+const FIELDS: [&str; 8] = [
+    "version",
+    "publication",
+    "published",
+    "settled",
+    "number",
+    "paused",
+    "requested",
+    "revisions",
+];
+
 /// What is remembered of a directory. Times are in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
@@ -57,7 +69,7 @@ pub struct Stage {
 }
 
 /// The phases of a revision, in their order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Something outside is being made under its id.
@@ -131,6 +143,17 @@ impl State {
         Secret::new(serde_json::to_vec_pretty(self).unwrap_or_default())
     }
 
+    /// As a file that takes the place of this one, of which it keeps what others have written.
+    pub(crate) fn write_over(&self, old: Option<&Secret>) -> Secret {
+        type Object = serde_json::Map<String, serde_json::Value>;
+        let old = old.and_then(|old| serde_json::from_slice::<Object>(old.expose()).ok());
+        let mine = serde_json::to_value(self).unwrap_or_default();
+        let mut all = old.unwrap_or_default();
+        all.retain(|name, _| !FIELDS.contains(&name.as_str()));
+        all.extend(mine.as_object().cloned().unwrap_or_default());
+        Secret::new(serde_json::to_vec_pretty(&all).unwrap_or_default())
+    }
+
     /// What the files say, with what is remembered: the files count where they differ, since somebody may have published
     /// by hand. What is new to the state has its phase from now on.
     pub fn of(holding: &Holding, remembered: Option<&Self>, now: u64) -> Self {
@@ -139,7 +162,8 @@ impl State {
             publication: String::new(),
             published: now,
             settled: now,
-            number: 0,
+            // What was remembered may have been lost, and with it the last ids.
+            number: if holding.revisions.is_empty() { 0 } else { now },
             paused: None,
             requested: false,
             revisions: BTreeMap::new(),
@@ -191,9 +215,15 @@ impl Phase {
 impl Stage {
     /// In another phase from now on.
     pub(crate) fn moved(before: Option<&Self>, phase: Phase, now: u64) -> Self {
+        let is_migrated = |before: &Self| match before.phase {
+            // Nothing was made with it.
+            Phase::Intended | Phase::Staged => true,
+            _ => before.migrated,
+        };
         Self {
             compromised: before.and_then(|stage| stage.compromised),
             last_leaf: before.and_then(|stage| stage.last_leaf),
+            migrated: phase == Phase::Revoked && before.is_some_and(is_migrated),
             ..Self::new(phase, now)
         }
     }
@@ -210,5 +240,9 @@ impl Stage {
 }
 
 pub(crate) fn number(id: &RevisionId) -> u64 {
-    id.as_str().strip_prefix('r').and_then(|n| n.parse().ok()).unwrap_or(0)
+    // Ids that differ only in case are not published.
+    id.as_str()
+        .strip_prefix(['r', 'R'])
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
 }

@@ -48,25 +48,34 @@ impl Set {
         self.becomes(id, Phase::Staged);
     }
 
-    /// Moves the mark to a revision. What bore it before is retiring.
+    /// Moves the mark to a revision, if it is there. What bore it before is retiring.
     pub fn promote(&mut self, id: &RevisionId) {
         let marked: Vec<String> = self.files.keys().filter(|name| is_marked(name)).cloned().collect();
-        let mut parts = Vec::new();
+        // Any file would do; the one of the part that bore the mark before is what people expect.
+        let mut parts: Vec<String> = marked.iter().filter_map(|name| part_of(name)).collect();
+        parts.extend(uses::ALL.iter().flat_map(keydir::Usage::parts).map(str::to_owned));
+        parts.extend(
+            self.files
+                .keys()
+                .filter(|name| is_of(name, id))
+                .filter_map(|name| part_of(name)),
+        );
+        let names = parts.into_iter().map(|part| format!("{id}.{part}"));
+        let is_there = |name: &String| {
+            [name, &format!("{name}.primary")]
+                .iter()
+                .any(|name| self.files.contains_key(*name))
+        };
+        let Some(chosen) = names.into_iter().find(is_there) else {
+            return;
+        };
         for name in marked {
             if let (Some(unmarked), Some(content)) = (name.strip_suffix(".primary"), self.files.remove(&name)) {
-                parts.extend(unmarked.rsplit_once('.').map(|(_, part)| part.to_owned()));
                 self.files.insert(unmarked.to_owned(), content);
             }
         }
-        // Any file would do; the one of the part that bore the mark before is what people expect.
-        parts.extend(uses::ALL.iter().flat_map(keydir::Usage::parts).map(str::to_owned));
-        let part = parts
-            .iter()
-            .find(|part| self.files.contains_key(&format!("{id}.{part}")));
-        if let Some(name) = part.map(|part| format!("{id}.{part}"))
-            && let Some(content) = self.files.remove(&name)
-        {
-            self.files.insert(format!("{name}.primary"), content);
+        if let Some(content) = self.files.remove(&chosen) {
+            self.files.insert(format!("{chosen}.primary"), content);
         }
         let before: Vec<RevisionId> = self.state.in_phase(Phase::Primary).map(|(id, _)| id.clone()).collect();
         for other in before.iter().filter(|other| *other != id) {
@@ -135,7 +144,8 @@ impl Set {
     pub fn publish(mut self, publication: String) -> Files {
         self.state.publication = publication;
         self.state.published = self.now;
-        self.files.insert(FILE.to_owned(), self.state.write());
+        let state = self.state.write_over(self.files.get(FILE));
+        self.files.insert(FILE.to_owned(), state);
         self.files
     }
 
@@ -152,6 +162,13 @@ impl Set {
 
 fn is_marked(name: &str) -> bool {
     matches!(FileName::parse(name.as_bytes()), FileName::File { primary: true, .. })
+}
+
+fn part_of(name: &str) -> Option<String> {
+    match FileName::parse(name.as_bytes()) {
+        FileName::File { part, .. } => Some(part.to_string()),
+        _ => None,
+    }
 }
 
 fn is_of(name: &str, id: &RevisionId) -> bool {

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use keydir::{Files, PublishError, Publisher};
@@ -109,10 +110,11 @@ impl Store for LocalStore {
     }
 
     fn read(&mut self) -> Result<Files, StoreError> {
-        if !self.path.exists() {
-            return Ok(Files::new());
+        // Only what is not there is empty: not what may not be seen, or a link to nowhere.
+        match self.path.symlink_metadata() {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Files::new()),
+            _ => Ok(Publisher::read(&self.path)?),
         }
-        Ok(Publisher::read(&self.path)?)
     }
 
     fn update(&mut self, next: &mut dyn FnMut(&Files) -> Option<Files>) -> Result<(), StoreError> {

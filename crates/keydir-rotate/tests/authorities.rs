@@ -56,6 +56,11 @@ impl Mesh {
         }
     }
 
+    fn begun(mut self) -> Self {
+        self.tick();
+        self
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -264,4 +269,64 @@ fn nothing_is_issued_before_all_trust_it() {
     let ca = certificates(&mesh.path("ca"));
     let leaves = certificates(&mesh.path("api"));
     assert!(ca["r1"].0.is_issuer_of(&leaves["r2"].0));
+}
+
+/// Somebody else's anchor bears the name that the next CA would have.
+#[test]
+fn a_foreign_anchor_by_the_name_of_the_next_ca_is_no_trust_in_it() {
+    let mut mesh = Mesh::new("propagation = '0s'\noverlap = '0s'");
+    mesh.tick();
+    let other = Mesh::new("propagation = '0s'\noverlap = '0s'").begun();
+    let foreign = read(&other.path("trust"));
+    let mut publisher = Publisher::open(mesh.path("trust")).unwrap();
+    let mut files = publisher.current().unwrap();
+    files.insert("r2.crt".to_owned(), foreign["r1.crt"].clone());
+    files.insert("partner.crt".to_owned(), foreign["r1.crt"].clone());
+    publisher.publish(&files).unwrap();
+    drop(publisher);
+    mesh.change("ca", keydir_rotate::Set::request);
+    assert_eq!(mesh.tick(), ["ca stage", "trust adopt"]);
+    let blocked: Vec<String> = mesh
+        .keeper
+        .status()
+        .into_iter()
+        .flat_map(|status| status.look.unwrap().decision.blocked)
+        .map(|reason| reason.to_string())
+        .collect();
+    assert!(
+        blocked[0].contains("r2 in ") && blocked[0].contains("is not of the CA"),
+        "{blocked:?}"
+    );
+    // By another name it stays, and the rotation goes on.
+    let mut publisher = Publisher::open(mesh.path("trust")).unwrap();
+    files = publisher.current().unwrap();
+    files.remove("r2.crt");
+    publisher.publish(&files).unwrap();
+    drop(publisher);
+    mesh.keeper = Keeper::new(&mesh.settings);
+    assert!(mesh.tick().contains(&"ca retire r1".to_owned()));
+    let left: Vec<String> = certificates(&mesh.path("trust")).into_keys().collect();
+    assert_eq!(left, ["partner", "r2"]);
+}
+
+/// The CA may not go yet, and so is asked about again and again.
+#[test]
+fn what_was_retired_from_the_anchors_does_not_come_back() {
+    let mut mesh = Mesh::new("propagation = '0s'\noverlap = '0s'");
+    mesh.tick();
+    mesh.change("ca", keydir_rotate::Set::request);
+    let mut ca = mesh.settings.directories[0].clone();
+    let never = "Mon 00:00-00:01".parse().unwrap();
+    let soon = "Tue 00:00-00:01".parse().unwrap();
+    let monday = now().wall % (7 * 86_400) / 86_400 == 4;
+    ca.policy.windows = if monday { soon } else { never };
+    mesh.settings.directories[0] = ca;
+    mesh.keeper.follow(&mesh.settings);
+    // By hand, since no window is open.
+    mesh.tick();
+    let staged = "r2".parse().unwrap();
+    mesh.change("ca", |set| set.promote(&staged));
+    let steps = mesh.tick();
+    assert_eq!(steps.last().map(String::as_str), Some("trust retire r1"), "{steps:?}");
+    assert!(certificates(&mesh.path("ca")).contains_key("r1"));
 }

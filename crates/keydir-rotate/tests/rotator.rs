@@ -304,6 +304,17 @@ fn what_is_broken_is_told_and_left_alone() {
     assert!(error.to_string().contains("another writer"), "{error}");
 }
 
+/// A volume that is not there yet, or a folder that may not be seen, is no directory that wants to be begun.
+#[test]
+fn what_cannot_be_seen_is_not_empty() {
+    let folder = folder();
+    let path = folder.path().join("keys");
+    std::os::unix::fs::symlink(folder.path().join("nowhere"), &path).unwrap();
+    let settings = settings(&path, "make = 'token'");
+    let error = Rotator::of(&settings.directories[0]).look(&alone(BEGIN)).unwrap_err();
+    assert!(error.to_string().contains("cannot open it"), "{error}");
+}
+
 #[test]
 fn two_rotators_do_each_step_once() {
     let folder = folder();

@@ -9,6 +9,8 @@ use crate::consumer::{Consumer, Said};
 use crate::holding::Holding;
 use crate::step::Set;
 
+mod urgent;
+
 const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 /// Monday, 23 November 2026, 00:00 UTC.
@@ -392,7 +394,7 @@ fn certificates_are_renewed_at_two_thirds_of_their_life() {
     let mut place = Place::begun();
     place.policy.every = None;
     assert_eq!(place.decision(), Decision::nothing());
-    place.observed.life = Some((BEGIN, BEGIN + 90 * DAY));
+    place.observed.lives.insert(id("r1"), (BEGIN, BEGIN + 90 * DAY));
     let reasons = place.blocked();
     let [Reason::Until(due, Wait::Due)] = reasons.as_slice() else {
         panic!("{reasons:?}")

@@ -7,5 +7,7 @@
     reason = "a test that fails shall panic"
 )]
 
+mod courses;
 mod exhaustive;
+mod mesh;
 mod world;

@@ -128,7 +128,7 @@ impl World {
                 true => self.members.iter().enumerate().map(consumer).collect(),
                 false => Vec::new(),
             },
-            life: None,
+            lives: BTreeMap::new(),
             links: Links::default(),
         }
     }
