@@ -10,6 +10,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use keydir_integration::{
     Api, Ca, Crawl, End, KeyDir, Leaf, Program, eventually, free_port, loaded, never_to_be_printed, tool,
@@ -139,7 +140,7 @@ fn everything_rotates_between_api_and_crawl() {
             "--tokens".to_owned(),
             path(&sent),
         ];
-        arguments.extend(["--workers", "4", "--seconds", "12"].map(str::to_owned));
+        arguments.extend(["--workers", "4", "--seconds", "20"].map(str::to_owned));
         arguments.extend(http2.then(|| "--http2".to_owned()));
         arguments
     };
@@ -154,6 +155,20 @@ fn everything_rotates_between_api_and_crawl() {
     let all_crawls =
         |dir: &KeyDir, generation| crawls.iter().for_each(|crawl| loaded(&crawl.0, dir.path(), generation));
 
+    // Lines come once a second. A second after one that had to be waited for, no request is under way that had begun
+    // before.
+    let under_way_ends = || {
+        let is_new = |crawl: &Crawl| {
+            let asked = Instant::now();
+            crawl.counts();
+            asked.elapsed() > Duration::from_millis(50)
+        };
+        for crawl in &crawls {
+            while !is_new(crawl) {}
+            crawl.counts();
+        }
+    };
+
     // Tokens: the server accepts the next one before the clients send it.
     accepted.add([("t2.token", token("t2"))]);
     loaded(&api.program, accepted.path(), 2);
@@ -163,6 +178,7 @@ fn everything_rotates_between_api_and_crawl() {
     all_crawls(&sent, 3);
     sent.remove("t1");
     all_crawls(&sent, 4);
+    under_way_ends();
     accepted.remove("t1");
     loaded(&api.program, accepted.path(), 3);
 
@@ -176,6 +192,7 @@ fn everything_rotates_between_api_and_crawl() {
     all_crawls(&client, 3);
     client.remove("r1");
     all_crawls(&client, 4);
+    under_way_ends();
     cas.remove("c1");
     loaded(&api.program, cas.path(), 3);
 
