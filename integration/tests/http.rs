@@ -235,7 +235,7 @@ fn wrk_loses_nothing_when_the_server_has_a_new_leaf() {
     wrk.args(["--header", &format!("Authorization: Bearer {}", token("t1"))]);
     let wrk = Program::start(wrk.arg(api.url("/whoami")));
     for n in 2..=4 {
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        std::thread::sleep(Duration::from_secs(1));
         let leaf = servers.leaf("server");
         identity.add([(format!("r{n}.crt"), leaf.crt), (format!("r{n}.key"), leaf.key)]);
         identity.promote(&format!("r{n}"));
@@ -528,7 +528,7 @@ fn httpx_loses_nothing_when_the_server_has_a_new_leaf() {
     python.args(["root.pem", "client.crt", "client.key"].map(|name| files.path(name)));
     let mut httpx = Program::with_input(python.arg("4"));
     writeln!(httpx.input(), "{}", token("t1")).unwrap();
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     let leaf = servers.leaf("server");
     identity.add([("r2.crt", &leaf.crt), ("r2.key", &leaf.key)]);
     identity.promote("r2");
