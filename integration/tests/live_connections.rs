@@ -152,8 +152,8 @@ fn the_connections_of_a_removed_ca_end_and_the_others_go_on() {
         assert_eq!(answer["closes"], false);
     }
 
-    cas.remove("c1");
     let removed = Instant::now();
+    cas.remove("c1");
     eventually("a client of c1 is refused", || {
         PlainClient::new(port, &[&servers], Some(&old), Version::Tls13)
             .get()
