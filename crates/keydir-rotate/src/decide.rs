@@ -73,8 +73,10 @@ impl Judge<'_> {
                 (Phase::Primary, Some(next)) => {
                     Some(self.until(by, Step::Promote(next.clone()), self.may_promote(next)))
                 }
-                (Phase::Retiring, _) if self.is_to_migrate(id) && self.now.wall < by => Some(self.migration(id)),
-                (Phase::Retiring, _) => Some(self.until(by, Step::Revoke(id.clone()), self.may_go(id))),
+                (Phase::Retiring, _) => Some(match self.before_it_goes(id).filter(|_| self.now.wall < by) {
+                    Some(decision) => decision,
+                    None => self.until(by, Step::Revoke(id.clone()), self.may_go(id)),
+                }),
                 (Phase::Revoked | Phase::Gone, _) => None,
             })
             .collect()
@@ -103,10 +105,8 @@ impl Judge<'_> {
             });
         }
         for (id, _) in in_peace(Phase::Retiring) {
-            decisions.push(match self.is_to_migrate(id) {
-                true => self.migration(id),
-                false => self.in_window(self.with_deadline(Step::Retire(id.clone()), self.may_go(id))),
-            });
+            let retire = || self.in_window(self.with_deadline(Step::Retire(id.clone()), self.may_go(id)));
+            decisions.push(self.before_it_goes(id).unwrap_or_else(retire));
         }
         let gone = in_phase(Phase::Gone).map(|(id, _)| Decision::now(Step::Destroy(id.clone())));
         decisions.extend(gone);
@@ -176,11 +176,24 @@ impl Judge<'_> {
         self.with_deadline(Step::Migrate(old.clone()), self.adopted())
     }
 
+    fn before_it_goes(&self, old: &RevisionId) -> Option<Decision> {
+        let migration = || self.is_to_migrate(old).then(|| self.migration(old));
+        let release = self.release(old).filter(|_| !self.is_over(old));
+        release.or_else(migration)
+    }
+
     /// Nobody takes a certificate that has expired, whoever shows it.
-    fn may_go(&self, old: &RevisionId) -> Vec<Reason> {
+    fn is_over(&self, old: &RevisionId) -> bool {
         let life = self.observed.lives.get(old);
-        let is_over = life.is_some_and(|(_, until)| until.saturating_add(self.policy.skew) <= self.now.wall);
-        let unused = if is_over { Vec::new() } else { self.unused(old) };
+        life.is_some_and(|(_, until)| until.saturating_add(self.policy.skew) <= self.now.wall)
+    }
+
+    fn may_go(&self, old: &RevisionId) -> Vec<Reason> {
+        let unused = if self.is_over(old) {
+            Vec::new()
+        } else {
+            self.unused(old)
+        };
         [unused, self.kept(old)].concat()
     }
 

@@ -30,6 +30,8 @@ pub enum Step {
     Stage,
     /// To move the mark to this one.
     Promote(RevisionId),
+    /// To write down that no consumer presents this one any more.
+    Release(RevisionId),
     /// To make anew what was made with this one.
     Migrate(RevisionId),
     /// To take this one away, of which nothing is in use.
@@ -166,6 +168,7 @@ impl fmt::Display for Step {
             Self::Begin => f.write_str("begin"),
             Self::Stage => f.write_str("stage"),
             Self::Promote(id) => write!(f, "promote {id}"),
+            Self::Release(id) => write!(f, "release {id}"),
             Self::Migrate(id) => write!(f, "migrate from {id}"),
             Self::Retire(id) => write!(f, "retire {id}"),
             Self::Revoke(id) => write!(f, "revoke {id}"),

@@ -88,14 +88,28 @@ impl Judge<'_> {
 
     /// Whether nobody uses a retiring revision: everybody presents with another, and what was made before is over.
     pub(crate) fn unused(&self, old: &RevisionId) -> Vec<Reason> {
-        let since = self.since(old);
-        let wait = self.policy.propagation.saturating_add(self.policy.overlap);
+        let stage = self.state.revisions.get(old);
+        let over = match stage.and_then(|stage| stage.released) {
+            Some(released) => self.waited(released, self.policy.overlap, Wait::Overlap),
+            None => {
+                let wait = self.policy.propagation.saturating_add(self.policy.overlap);
+                self.waited(self.since(old), wait, Wait::Overlap)
+            }
+        };
         let uses = |consumer: &Consumer| {
             let uses = *consumer.said.as_ref()?.uses.get(old)?;
             (uses > 0).then(|| Reason::Uses(consumer.name.clone(), old.clone(), uses))
         };
         let used = self.observed.consumers.iter().filter_map(uses).collect();
-        [self.waited(since, wait, Wait::Overlap), self.adopted(), used].concat()
+        [over, self.adopted(), used].concat()
+    }
+
+    /// What a consumer made with the old one just before it adopted the new one is good for as long as any other, so that
+    /// the overlap counts from the last of them.
+    pub(crate) fn release(&self, old: &RevisionId) -> Option<Decision> {
+        let stage = self.state.revisions.get(old)?;
+        let has_to = stage.released.is_none() && self.policy.overlap > 0 && !self.observed.consumers.is_empty();
+        has_to.then(|| self.with_deadline(Step::Release(old.clone()), self.accepted(old)))
     }
 
     pub(crate) fn since(&self, id: &RevisionId) -> u64 {

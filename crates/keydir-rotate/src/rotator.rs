@@ -217,6 +217,7 @@ impl<S: Store> Rotator<S> {
             Step::Adopt => self.if_still(&step, situation, |_| {})?,
             Step::Begin | Step::Stage => self.make(&look.state, &step, situation)?,
             Step::Promote(id) => self.if_still(&step, situation, |set| set.promote(id))?,
+            Step::Release(id) => self.if_still(&step, situation, |set| set.release(id))?,
             Step::Trust(id) => {
                 let parts = self.make.make(id, self.ca.as_deref(), situation.now.wall);
                 let parts = parts.map_err(|error| RotateError::Make(self.name(), id.clone(), error))?;

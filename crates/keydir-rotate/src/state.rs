@@ -63,6 +63,9 @@ pub struct Stage {
     /// Of a CA: when the last leaf expires that was given away, and is in no directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_leaf: Option<u64>,
+    /// Of one that is retiring: since when no consumer presents it any more, as far as they say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released: Option<u64>,
     /// What was made with it has been made anew, or nothing of the kind is needed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub migrated: bool,
@@ -234,6 +237,7 @@ impl Stage {
             since: now,
             compromised: None,
             last_leaf: None,
+            released: None,
             migrated: false,
         }
     }

@@ -14,6 +14,8 @@ pub struct Set {
     files: Files,
     state: State,
     now: u64,
+    /// For consumers it is still the same publication.
+    is_same: bool,
 }
 
 impl Set {
@@ -21,7 +23,12 @@ impl Set {
     pub fn new(files: Files, state: Option<&State>, now: u64) -> Self {
         let holding = Holding::of_names(files.keys().map(String::as_str));
         let state = State::of(&holding, state, now);
-        Self { files, state, now }
+        Self {
+            files,
+            state,
+            now,
+            is_same: false,
+        }
     }
 
     /// What is remembered of it.
@@ -91,6 +98,15 @@ impl Set {
         }
     }
 
+    /// Says that nobody presents a revision any more. For consumers nothing changes, and who has adopted the publication
+    /// still has.
+    pub fn release(&mut self, id: &RevisionId) {
+        if let Some(stage) = self.state.revisions.get_mut(id) {
+            stage.released = Some(self.now);
+            self.is_same = !self.state.publication.is_empty();
+        }
+    }
+
     /// Takes a revision away, with its marker.
     pub fn remove(&mut self, id: &RevisionId) {
         self.files.retain(|name, _| !is_of(name, id));
@@ -140,10 +156,12 @@ impl Set {
         self.state.paused = reason;
     }
 
-    /// The files to publish, under this id of a publication.
+    /// The files to publish, under this id of a publication, if it is another one.
     pub fn publish(mut self, publication: String) -> Files {
-        self.state.publication = publication;
-        self.state.published = self.now;
+        if !self.is_same {
+            self.state.publication = publication;
+            self.state.published = self.now;
+        }
         let state = self.state.write_over(self.files.get(FILE));
         self.files.insert(FILE.to_owned(), state);
         self.files

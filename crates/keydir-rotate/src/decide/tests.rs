@@ -136,6 +136,7 @@ impl Place {
                 }
             }
             Step::Promote(id) => set.promote(id),
+            Step::Release(id) => set.release(id),
             Step::Migrate(id) => set.migrated(id),
             Step::Retire(id) | Step::Destroy(id) => set.remove(id),
             Step::Revoke(id) => set.revoke(id),
@@ -170,7 +171,15 @@ fn a_rotation_takes_its_steps() {
     assert_eq!(place.does(), Step::Promote(id("r2")));
     assert_eq!(place.names(), "r1.key r2.key.primary");
     place.passes(120 + HOUR);
+    place.all_look();
+    assert_eq!(place.blocked(), [Reason::NotLoaded("api".into())]);
     place.all_adopt();
+    // It may have made something a moment ago.
+    assert_eq!(place.does(), Step::Release(id("r1")));
+    let released = place.now.wall;
+    assert_eq!(place.blocked(), [Reason::Until(released + HOUR, Wait::Overlap)]);
+    place.passes(HOUR);
+    place.all_look();
     let said = place.observed.consumers[0].said.as_mut().unwrap();
     said.uses = BTreeMap::from([(id("r1"), 3), (id("r2"), 1)]);
     assert_eq!(place.blocked(), [Reason::Uses("api".into(), id("r1"), 3)]);
@@ -274,8 +283,11 @@ fn a_compromised_primary_is_replaced_as_soon_as_it_may_be() {
     place.all_adopt();
     assert_eq!(place.does(), Step::Promote(id("r2")));
     assert_eq!(place.step(), None);
-    place.passes(120 + HOUR);
+    place.passes(120);
     place.all_adopt();
+    assert_eq!(place.does(), Step::Release(id("r1")));
+    place.passes(HOUR);
+    place.all_look();
     assert_eq!(place.does(), Step::Revoke(id("r1")));
     assert_eq!(place.names(), "r1.key r1.revoked r2.key.primary");
     place.change(|set| set.pause(None));

@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
 
-use keydir_rotate::Policy;
+use keydir_rotate::{Phase, Policy};
 
 use crate::world::{Fate, World};
 
@@ -20,11 +20,43 @@ struct Rules {
     loads_within: Option<u64>,
     reports: bool,
     may_die: bool,
+    /// Each with one course more.
+    order: Option<Order>,
     /// Longer courses are not followed.
     seconds: u64,
 }
 
-const LIFE: u64 = 1;
+/// What happens once, at any moment.
+#[derive(Clone, Copy)]
+enum Order {
+    RollBack,
+    /// What is in this phase, within so many seconds.
+    Compromise(Phase, u64),
+    /// The rotator's clock, by so many seconds.
+    Jump(i64),
+}
+
+fn ordered(world: &World, order: Order) -> Option<World> {
+    let mut next = world.clone();
+    let one = |phase| Some(world.state.in_phase(phase).next()?.0.clone());
+    match order {
+        Order::RollBack => {
+            let id = one(Phase::Retiring)?;
+            next.change(|set| set.promote(&id));
+            next.rolled_back = true;
+        }
+        Order::Compromise(phase, within) => {
+            let id = one(phase)?;
+            let by = world.now + within;
+            next.change(|set| set.compromise(&id, by));
+            next.compromised = Some((id, by));
+        }
+        Order::Jump(by) => next.jump = Some((by, world.now)),
+    }
+    Some(next)
+}
+
+const LIFE: u64 = 2;
 
 fn policy(rules: Rules) -> Policy {
     Policy {
@@ -37,11 +69,33 @@ fn policy(rules: Rules) -> Policy {
 
 /// What a world looks like from now on: ages, not times; and nobody knows the number of a publication.
 fn key(world: &World, started: bool) -> String {
-    let age = |at: u64| (world.now - at).min(9);
+    let age = |at: u64| world.now.saturating_sub(at).min(9);
+    // Of what the rotator has written down; its clock may have been ahead.
+    let since = |at: u64| match world.wall().checked_sub(at) {
+        Some(age) => format!("{}", age.min(9)),
+        None => format!("-{}", (at - world.wall()).min(9)),
+    };
     let name = |id: &str| world.current.id[1..].parse::<u64>().unwrap() - id[1..].parse::<u64>().unwrap();
-    let mut key = format!("{started} {} ", age(world.state.published));
+    let left = world
+        .compromised
+        .as_ref()
+        .map(|(id, by)| (id, by.saturating_sub(world.now)));
+    let jump = world.jump.map(|(off, at)| (off, age(at)));
+    let mut key = format!(
+        "{started} {} {left:?} {jump:?} {} ",
+        world.rolled_back,
+        since(world.state.published)
+    );
     for (id, stage) in &world.state.revisions {
-        write!(key, "{id}{:?}{} ", stage.phase, age(stage.since)).unwrap();
+        let released = stage.released.map(since);
+        write!(
+            key,
+            "{id}{:?}{}{released:?}{} ",
+            stage.phase,
+            since(stage.since),
+            stage.compromised.is_some()
+        )
+        .unwrap();
     }
     for (publication, until) in world.former.iter().rev().take_while(|(_, until)| age(*until) < 9) {
         write!(key, "{}:{} ", name(&publication.id), age(*until)).unwrap();
@@ -94,19 +148,32 @@ fn explore(rules: Rules) -> (usize, usize, Option<String>) {
     let mut open = VecDeque::from([(first, false, 0)]);
     let mut ended = 0;
     while let Some((world, started, second)) = open.pop_front() {
-        if let Some(failure) = world.failure() {
+        // The rotator does what it has decided, or sleeps.
+        let decision = world.decide(&policy, rules.reports);
+        let is_over = world.compromised.as_ref().is_some_and(|(_, by)| *by <= world.now);
+        let failure = match is_over {
+            true => world.late(decision.step().is_none()),
+            false => world.failure(),
+        };
+        if let Some(failure) = failure {
             return (seen.len(), ended, Some(failure));
         }
-        if started && world.is_settled() && world.members.iter().all(|member| member.made.len() < 2) {
+        let is_ordered = world.jump.is_some() || world.compromised.is_some() || world.rolled_back;
+        if started
+            && (is_ordered || rules.order.is_none())
+            && world.is_settled()
+            && world.members.iter().all(|member| member.made.len() < 2)
+        {
             ended += 1;
             continue;
         }
         if second == rules.seconds {
             continue;
         }
-        // The rotator does what it has decided, or sleeps.
-        let decision = world.decide(&policy, rules.reports);
         let mut worlds = vec![(world.clone(), started)];
+        if let Some(order) = rules.order.filter(|_| !is_ordered) {
+            worlds.extend(ordered(&world, order).map(|world| (world, true)));
+        }
         if let Some(step) = decision.step() {
             let mut acted = world;
             acted.act(step);
@@ -143,7 +210,8 @@ const CONFIRMED: Rules = Rules {
     loads_within: None,
     reports: true,
     may_die: true,
-    seconds: 18,
+    order: None,
+    seconds: 20,
 };
 
 #[test]
@@ -165,6 +233,40 @@ fn waits_that_are_long_enough_do_without() {
     println!("{moments} moments, {ended} rotations ended");
     assert_eq!(failure, None);
     assert!(moments > 100 && ended > 10, "{moments} {ended}");
+}
+
+#[test]
+fn orders_and_clocks_that_jump_harm_nobody() {
+    let waits = Rules {
+        reports: false,
+        loads_within: Some(2),
+        ..CONFIRMED
+    };
+    for (what, order, rules) in [
+        ("a roll-back", Order::RollBack, CONFIRMED),
+        (
+            "the primary is compromised",
+            Order::Compromise(Phase::Primary, 6),
+            CONFIRMED,
+        ),
+        ("at once", Order::Compromise(Phase::Primary, 0), CONFIRMED),
+        ("what is staged", Order::Compromise(Phase::Staged, 3), CONFIRMED),
+        ("what is retiring", Order::Compromise(Phase::Retiring, 3), CONFIRMED),
+        ("a clock that jumps ahead", Order::Jump(1_000), waits),
+        ("a clock that jumps back", Order::Jump(-5), waits),
+        ("a clock that jumps ahead, with reports", Order::Jump(1_000), CONFIRMED),
+    ] {
+        let rules = Rules {
+            order: Some(order),
+            consumers: 2,
+            seconds: 15,
+            ..rules
+        };
+        let (moments, ended, failure) = explore(rules);
+        println!("{what}: {moments} moments, {ended} rotations ended");
+        assert_eq!(failure, None, "{what}");
+        assert!(moments > 300 && ended > 10, "{what}: {moments} {ended}");
+    }
 }
 
 /// The controls: each of these has to be found out.

@@ -262,6 +262,7 @@ impl Mesh {
                 }
                 Step::Trust(id) => set.stage(id, vec![("crt".to_owned(), id.as_str().into())]),
                 Step::Promote(id) => set.promote(id),
+                Step::Release(id) => set.release(id),
                 Step::Retire(id) => set.remove(id),
                 Step::Revoke(id) => set.revoke(id),
                 other => panic!("{other:?} is not of this world"),

@@ -48,6 +48,11 @@ pub(crate) struct World {
     pub(crate) state: State,
     /// How long what is made is to be accepted.
     pub(crate) life: u64,
+    /// How far the rotator's clock is off, and since when.
+    pub(crate) jump: Option<(i64, u64)>,
+    /// What somebody else may have, and until when it is accepted.
+    pub(crate) compromised: Option<(RevisionId, u64)>,
+    pub(crate) rolled_back: bool,
 }
 
 impl World {
@@ -70,7 +75,28 @@ impl World {
             members: vec![member; members],
             state,
             life,
+            jump: None,
+            compromised: None,
+            rolled_back: false,
         }
+    }
+
+    /// What the rotator's clock says.
+    pub(crate) fn wall(&self) -> u64 {
+        self.now.saturating_add_signed(self.jump.map_or(0, |(off, _)| off))
+    }
+
+    pub(crate) fn change(&mut self, change: impl FnOnce(&mut Set)) {
+        let mut set = Set::new(self.current.files.clone(), Some(&self.state), self.wall());
+        change(&mut set);
+        self.publish(set);
+    }
+
+    /// When the time of what is compromised has come, nobody is to accept it, and all else is second.
+    pub(crate) fn late(&self, is_quiet: bool) -> Option<String> {
+        let (id, by) = self.compromised.as_ref()?;
+        let is_accepted = self.current.accepted.contains(id);
+        (is_quiet && is_accepted && *by <= self.now).then(|| format!("{id} is still accepted"))
     }
 
     /// What was current at some moment of the last seconds.
@@ -115,10 +141,11 @@ impl World {
         let consumer = |(number, member): (usize, &Member)| Consumer {
             name: number.to_string(),
             said: member.loaded.as_ref().map(|loaded| Said {
-                checked: self.now,
+                checked: self.wall(),
                 publication: Some(loaded.id.clone()),
                 not_adopted: BTreeSet::new(),
-                uses: member.made.keys().map(|id| (id.clone(), 1)).collect(),
+                // What was made and given away, such as a token, nobody counts.
+                uses: BTreeMap::new(),
             }),
         };
         Observed {
@@ -135,27 +162,26 @@ impl World {
 
     pub(crate) fn decide(&self, policy: &Policy, with_reports: bool) -> Decision {
         let now = Now {
-            wall: self.now,
-            since_jump: None,
+            wall: self.wall(),
+            since_jump: self.jump.map(|(_, at)| self.now - at),
         };
         decide(policy, &self.observed(with_reports), now)
     }
 
     /// Does what was decided.
     pub(crate) fn act(&mut self, step: &Step) {
-        let mut set = Set::new(self.current.files.clone(), Some(&self.state), self.now);
-        match step {
+        self.change(|set| match step {
             Step::Stage => {
                 let id = set.state().next_id().unwrap();
                 let content = id.to_string();
                 set.stage(&id, vec![("token".to_owned(), content.as_str().into())]);
             }
             Step::Promote(id) => set.promote(id),
+            Step::Release(id) => set.release(id),
             Step::Retire(id) => set.remove(id),
             Step::Revoke(id) => set.revoke(id),
             other => panic!("{other:?} is not of this world"),
-        }
-        self.publish(set);
+        });
     }
 
     pub(crate) fn publish(&mut self, set: Set) {
@@ -186,7 +212,7 @@ fn published(set: Set, number: u64) -> (Arc<Publication>, State) {
         .0
         .clone();
     let publication = Publication {
-        id: format!("p{number}"),
+        id: state.publication.clone(),
         files,
         primary,
         accepted,
