@@ -36,7 +36,7 @@ usage: cargo xtask <chore>
   docs     rustdoc with private items, warnings are errors
   deny     licences, bans and sources of dependencies; advisories if their database is in reach
   bench    figures: load, latency, parse, poll, idle, handshake, http; all without a name; --quick for a tenth
-  prove    a proof at its full count: torn, rotation, sessions, requests, soak, mutants, fuzz
+  prove    a proof at its full count: torn, rotation, rotator, sessions, requests, soak, mutants, fuzz
 ";
 
 fn main() -> ExitCode {

@@ -18,6 +18,7 @@ usage: cargo xtask prove <name>
   sessions  R3: nobody gets in who was removed, revoked by a CRL, or has expired
   requests  R2, R3: no request fails while each kind of credential over HTTP rotates, none goes on with what was removed
   logins    R2: nothing fails while the logins of PostgreSQL rotate under load
+  rotator   R7: in a model of a rotator and its consumers nobody meets what it cannot accept; draws docs/rotation.svg
   soak      R6: nothing fails and memory does not grow while everything rotates at random
   mutants   R9: the tests catch what is broken in the core's logic (an hour or more)
   fuzz      the parsers, on bytes that libFuzzer finds; --seconds N for each target, 60 without it
@@ -41,6 +42,7 @@ pub(crate) fn prove(arguments: &[String]) -> Outcome {
         },
         ["requests"] => requests(),
         ["logins"] => logins(),
+        ["rotator"] => rotator(),
         [name] if COUNTED.contains(name) => counted(name),
         _ => Err(format!("that is no proof\n\n{USAGE}")),
     }
@@ -77,6 +79,17 @@ fn requests() -> Outcome {
     run::run(
         test.args(["--", "--nocapture", "--test-threads", "1"])
             .env("KEYDIR_PROVE", "1"),
+    )
+}
+
+/// Every course of events for few consumers, and a simulation of ten thousand.
+fn rotator() -> Outcome {
+    let here = env::current_dir().map_err(|error| format!("no working directory: {error}"))?;
+    let mut test = run::cargo();
+    test.args(["test", "--release", "-p", "keydir-rotate", "--test", "model"]);
+    run::run(
+        test.args(["--", "--nocapture", "--test-threads", "1"])
+            .env("KEYDIR_PLOT", here.join("docs/rotation.svg")),
     )
 }
 

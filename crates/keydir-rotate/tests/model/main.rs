@@ -10,4 +10,5 @@
 mod courses;
 mod exhaustive;
 mod mesh;
+mod simulation;
 mod world;
