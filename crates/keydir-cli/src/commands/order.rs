@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keydir_rotate::{Event, Keeper, Look, Now, Phase, Preview, RotateError, Set, Step};
+use keydir_rotate::{Event, Keeper, Look, Make, Now, Phase, Preview, RotateError, Set, Step};
 use serde::Serialize;
 
 use super::run::Policy;
@@ -48,7 +48,7 @@ pub(crate) fn rotate(order: &Order, out: &mut Out) -> Result<u8, Failure> {
             "a rotation is under way: keydir status says what it waits for".to_owned(),
         ])
     };
-    carry_out(order, true, change, out)
+    move_on(order, true, change, out)
 }
 
 pub(crate) fn promote(order: &Order, out: &mut Out) -> Result<u8, Failure> {
@@ -64,7 +64,7 @@ pub(crate) fn promote(order: &Order, out: &mut Out) -> Result<u8, Failure> {
         }
         Ok(Box::new(move |set| set.promote(&id)))
     };
-    carry_out(order, false, change, out)
+    move_on(order, false, change, out)
 }
 
 pub(crate) fn retire(order: &Order, out: &mut Out) -> Result<u8, Failure> {
@@ -79,7 +79,7 @@ pub(crate) fn retire(order: &Order, out: &mut Out) -> Result<u8, Failure> {
         // Whoever looks after it destroys what was made outside.
         Ok(Box::new(move |set| set.leave(&id)))
     };
-    carry_out(order, true, change, out)
+    move_on(order, true, change, out)
 }
 
 pub(crate) fn roll_back(order: &Order, out: &mut Out) -> Result<u8, Failure> {
@@ -96,7 +96,7 @@ pub(crate) fn roll_back(order: &Order, out: &mut Out) -> Result<u8, Failure> {
             ]),
         }
     };
-    carry_out(order, false, change, out)
+    move_on(order, false, change, out)
 }
 
 pub(crate) fn compromise(args: &args::Compromise, out: &mut Out) -> Result<u8, Failure> {
@@ -110,7 +110,7 @@ pub(crate) fn compromise(args: &args::Compromise, out: &mut Out) -> Result<u8, F
             false => Err(vec![format!("there is no revision {id}")]),
         }
     };
-    carry_out(&args.order, true, change, out)
+    move_on(&args.order, true, change, out)
 }
 
 pub(crate) fn pause(args: &args::Pause, out: &mut Out) -> Result<u8, Failure> {
@@ -124,6 +124,20 @@ pub(crate) fn pause(args: &args::Pause, out: &mut Out) -> Result<u8, Failure> {
 
 pub(crate) fn resume(order: &Order, out: &mut Out) -> Result<u8, Failure> {
     carry_out(order, true, |_| Ok(Box::new(|set| set.pause(None))), out)
+}
+
+/// Likewise, where the directory moves by itself: anchors follow their CA.
+fn move_on(order: &Order, goes_on: bool, change: impl FnOnce(&Look) -> Change, out: &mut Out) -> Result<u8, Failure> {
+    let policy = Policy::open(&order.policy)?;
+    let directory = policy.settings.of(&order.dir);
+    if let Some((Make::Anchors, ca)) = directory.map(|directory| (&directory.make, directory.ca.as_deref())) {
+        return Err(Failure::Usage(format!(
+            "{} holds the anchors of the CA in {}, and follows it: order it there",
+            order.dir.display(),
+            ca.unwrap_or(&order.dir).display()
+        )));
+    }
+    carry_out(order, goes_on, change, out)
 }
 
 fn is_due(look: &Look, step: &Step) -> Result<(), Vec<String>> {

@@ -181,6 +181,24 @@ fn a_compromised_revision_is_replaced() {
 }
 
 #[test]
+fn anchors_are_told_nothing_that_they_would_not_do() {
+    let place = Place::new("");
+    let ca = place.folder.path().join("ca");
+    place.write(&format!(
+        "[[directory]]\npath = '{0}'\nmake = {{ ca = {{ name = 'mesh', life = '1 year' }} }}\n\
+         [[directory]]\npath = '{1}'\nca = '{0}'\nmake = 'anchors'\n",
+        ca.display(),
+        place.dir.display()
+    ));
+    place.keydir(&["run", "--once"]).says(0, &["trust r1"]);
+    for order in [&["rotate"][..], &["promote", "--force"], &["compromise", "r1", "--now"]] {
+        place.order(order).says(2, &["and follows it: order it there"]);
+    }
+    assert_eq!(place.names(), "r1.crt");
+    place.order(&["pause", "x"]).says(0, &["done"]);
+}
+
+#[test]
 fn a_policy_that_cannot_work_is_refused_with_its_line() {
     let place = Place::new("rotate_every = '5 min'");
     for (policy, said) in [
