@@ -178,17 +178,15 @@ impl Group {
             known.push(seen);
             troubles.push(trouble);
         }
-        let statuses = self.kept.iter_mut().zip(&known).zip(heard).zip(troubles);
+        let statuses = self.kept.iter().zip(&known).zip(heard).zip(troubles);
         let statuses = statuses.map(|(((kept, this), (consumers, silent)), trouble)| {
-            let links = links(&known, this, now);
-            let situation = Situation {
-                consumers: &consumers,
-                links: &links,
-                now,
-            };
             let look = match trouble {
                 Some(error) => Err(error),
-                None => kept.rotator.look(&situation),
+                None => {
+                    Ok(kept
+                        .rotator
+                        .look_at(this.observed.clone().unwrap_or_default(), links(&known, this, now), now))
+                }
             };
             Status {
                 path: kept.directory.path.clone(),
@@ -221,10 +219,7 @@ impl Group {
                     Ok(look) => wait = wait.min(until_next(&look, now)),
                 }
             }
-            let Some(((number, consumers, look), kept)) = next
-                .and_then(|next| Some((self.kept.get_mut(next.0)?, next)))
-                .map(|(kept, next)| (next, kept))
-            else {
+            let Some((number, consumers, look)) = next else {
                 self.again = match failed.is_empty() {
                     true => Duration::ZERO,
                     false => (self.again * 2).clamp(AGAIN, AT_LAST),
@@ -232,14 +227,13 @@ impl Group {
                 self.next = Instant::now() + if failed.is_empty() { wait } else { self.again };
                 return;
             };
+            let (Some(kept), Some(this)) = (self.kept.get_mut(number), known.get(number)) else {
+                return;
+            };
             let path = kept.directory.path.clone();
-            let links = known
-                .get(number)
-                .map(|this| links(&known, this, now))
-                .unwrap_or_default();
             let situation = Situation {
                 consumers: &consumers,
-                links: &links,
+                links: &links(&known, this, now),
                 now,
             };
             match kept.rotator.step(&situation) {

@@ -163,7 +163,17 @@ impl<S: Store> Rotator<S> {
     pub fn look(&mut self, situation: &Situation<'_>) -> Result<Look, RotateError> {
         let files = self.store.read().map_err(|error| self.not_stored(error))?;
         let state = State::of_files(&files).map_err(|error| self.not_remembered(error))?;
-        Ok(judge(&self.policy, &self.make, &files, state, situation))
+        Ok(judge(
+            &self.policy,
+            &self.make,
+            observe_in(&files, state, situation),
+            situation.now,
+        ))
+    }
+
+    /// What the directory needs, as it was seen already.
+    pub(crate) fn look_at(&self, observed: Observed, links: Links, now: Now) -> Look {
+        judge(&self.policy, &self.make, Observed { links, ..observed }, now)
     }
 
     /// What others have to know of the directory; and why it is not known, if it is not.
@@ -272,7 +282,8 @@ impl<S: Store> Rotator<S> {
         change(&mut set);
         let after = set.publish("planned".to_owned());
         let state = State::of_files(&after).map_err(|error| self.not_remembered(error))?;
-        let look = judge(&self.policy, &self.make, &after, state, situation);
+        let observed = observe_in(&after, state, situation);
+        let look = judge(&self.policy, &self.make, observed, situation.now);
         let names = |files: &Files| files.keys().cloned().collect::<BTreeSet<_>>();
         let (before, after) = (names(&files), names(&after));
         Ok(Preview {
@@ -293,7 +304,7 @@ impl<S: Store> Rotator<S> {
         if is_outside && !state.is_intended(&id) {
             self.if_still(step, situation, |set| set.intend(&id))?;
         }
-        let issuing = self.issuing();
+        let issuing = issuing_in(self.ca.as_ref());
         let expected = situation.links.issuer.as_ref();
         if expected.is_some_and(|expected| issuing.as_ref() != Some(expected)) {
             return Ok(false);
@@ -317,10 +328,6 @@ impl<S: Store> Rotator<S> {
         })
     }
 
-    fn issuing(&self) -> Option<RevisionId> {
-        issuing_in(self.ca.as_ref())
-    }
-
     /// Publishes a change, if the step is still what is needed.
     fn if_still(
         &mut self,
@@ -331,7 +338,8 @@ impl<S: Store> Rotator<S> {
         let (policy, make) = (self.policy.clone(), self.make.clone());
         self.update(situation.now, |files, set| {
             let state = State::of_files(files).ok().flatten();
-            let is_still = judge(&policy, &make, files, state, situation).decision.step() == Some(step);
+            let look = judge(&policy, &make, observe_in(files, state, situation), situation.now);
+            let is_still = look.decision.step() == Some(step);
             if is_still {
                 change(set);
             }
@@ -374,17 +382,20 @@ fn issuing_in(ca: Option<&PathBuf>) -> Option<RevisionId> {
     IssuerDir::read(Some(ca?)).ok()?.issuing()
 }
 
-fn judge(policy: &Policy, make: &Make, files: &Files, state: Option<State>, situation: &Situation<'_>) -> Look {
-    let observed = Observed {
+fn observe_in(files: &Files, state: Option<State>, situation: &Situation<'_>) -> Observed {
+    Observed {
         links: situation.links.clone(),
         ..observe(files, state, situation.consumers.to_vec())
-    };
+    }
+}
+
+fn judge(policy: &Policy, make: &Make, observed: Observed, now: Now) -> Look {
     let decide = match make {
         Make::Anchors => decide_anchors,
         _ => decide,
     };
     Look {
-        decision: decide(policy, &observed, situation.now),
-        state: State::of(&observed.holding, observed.state.as_ref(), situation.now.wall),
+        decision: decide(policy, &observed, now),
+        state: State::of(&observed.holding, observed.state.as_ref(), now.wall),
     }
 }
