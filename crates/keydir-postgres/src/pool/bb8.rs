@@ -47,9 +47,7 @@ impl Bb8Manager {
     /// The time within which the sessions of a login go that is no longer the primary, spread over it at random; 10 s
     /// without this.
     pub fn with_window(self, window: Duration) -> Self {
-        let mut turnover = Turnover::new(&self.0.login);
-        turnover.window = window;
-        Self(Arc::new(turnover))
+        Self(Arc::new(self.0.with_window(window)))
     }
 
     /// Looks after the pool of this manager until what is returned is dropped, in a task of its own, which keeps the pool.

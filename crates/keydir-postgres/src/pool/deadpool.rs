@@ -52,9 +52,7 @@ impl DeadpoolManager {
     /// The time within which the sessions of a login go that is no longer the primary, spread over it at random; 10 s
     /// without this.
     pub fn with_window(self, window: Duration) -> Self {
-        let mut turnover = Turnover::new(&self.0.login);
-        turnover.window = window;
-        Self(Arc::new(turnover))
+        Self(Arc::new(self.0.with_window(window)))
     }
 
     /// Looks after the pool for as long as it is there, in a task of its own. Without this, idle sessions go only when

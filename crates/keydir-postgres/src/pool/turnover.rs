@@ -27,7 +27,7 @@ pub(super) const KEPT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Turnover {
     pub(super) login: Login,
-    pub(super) window: Duration,
+    window: Duration,
     sessions: Mutex<Vec<Weak<Session>>>,
     /// Somebody looks after the pool: tries a new primary within its size, and lets go of what is idle.
     is_swept: AtomicBool,
@@ -50,6 +50,13 @@ impl Turnover {
             place_free: AtomicBool::new(false),
             over: Arc::default(),
         }
+    }
+
+    /// The same login, with no sessions yet, which will go within this time.
+    pub(super) fn with_window(&self, window: Duration) -> Self {
+        let mut turnover = Self::new(&self.login);
+        turnover.window = window;
+        turnover
     }
 
     /// Makes another session: of the new login, if a place was wanted for that.
